@@ -1,0 +1,3 @@
+//! Configuration: raw (serde) → check → [`settings`]. The only reader of files and environment.
+
+pub mod settings;

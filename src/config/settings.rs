@@ -1,0 +1,252 @@
+//! The checked, typed configuration. Everything in it is within its limits.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// All that the agent is configured with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    pub agent: Agent,
+    pub queue: Queue,
+    pub kafka: Kafka,
+    pub sources: Vec<Source>,
+}
+
+/// `[agent]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agent {
+    /// None: the id kept in `queue.toml`, else the host name and six hexadecimal digits of the machine's id.
+    /// 1 to 63 letters, digits, `-` and `_`; no dot.
+    pub id: Option<String>,
+    /// How often a summary line is logged; at least 1 s. Default 1 h.
+    pub summary_interval: Duration,
+    /// How long an orderly stop may take. Default 20 s.
+    pub stop_timeout: Duration,
+    /// How long forwarding waits for a synchronised clock before it believes the clock as it is. Default 10 min.
+    pub clock_wait: Duration,
+}
+
+/// `[queue]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Queue {
+    /// The queue's folder. Default `$STATE_DIRECTORY/queue`, else `queue` in the XDG state folder of meterferry.
+    pub path: PathBuf,
+    /// Bytes the folder may take. Default 2 GiB.
+    pub max_size: u64,
+    /// Bytes that stay free on the file system. Default 512 MiB.
+    pub min_free: u64,
+    /// What happens to new readings when `max_size` is reached.
+    pub when_full: WhenFull,
+    /// Bytes of records after which a new segment begins. Default 16 MiB.
+    pub segment_size: u64,
+    /// The longest a reading waits for its commit. Default 5 s.
+    pub commit_delay: Duration,
+    /// Messages a source remembers to recognise a redelivery. Default 1,000.
+    pub redelivery_window: usize,
+    /// Bytes of one reading; a larger one becomes a dead letter. Default 256 KiB.
+    pub max_reading_size: usize,
+}
+
+/// `queue.when_full`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Stop acknowledging until there is room.
+    Block,
+}
+
+/// `[kafka]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kafka {
+    /// `host:port`, at least one; empty only where the file does not set it: then readings are kept and not sent.
+    pub bootstrap_servers: Vec<String>,
+    /// Default `sma-kafka`.
+    pub topic: String,
+    /// Default `meterferry-resume`.
+    pub resume_topic: String,
+    pub delivery: Delivery,
+    pub format: Format,
+    pub compression: Compression,
+    /// How long the forwarder waits for a batch to fill. Default 1 s.
+    pub linger: Duration,
+    /// Records in one batch. Default 10,000.
+    pub batch_count: usize,
+    /// Bytes in one batch. Default 2 MiB.
+    pub batch_size: usize,
+    /// Cap of the retry delay. Default 1 min.
+    pub retry_max_delay: Duration,
+    /// How long one request may wait for an answer. Default 30 s.
+    pub request_timeout: Duration,
+    /// `transaction.timeout.ms`. Default 15 s.
+    pub transaction_timeout: Duration,
+    /// In `at-least-once`: `enable.idempotence`. Default true.
+    pub idempotence: bool,
+    /// Make missing topics. Default false.
+    pub create_topics: bool,
+    /// Of topics made here. Default 1 each; replication -1 = the broker's default.
+    pub partitions: i32,
+    pub replication: i32,
+    /// What is assumed where the topic's configuration may not be read. Default 7 days.
+    pub retention: Duration,
+    /// Like `retention`, for `message.timestamp.before.max.ms`; none: no limit. Default none.
+    pub timestamp_before_max: Option<Duration>,
+    pub tls: Option<Tls>,
+    pub sasl: Option<Sasl>,
+    /// Any other librdkafka property, in the file's order.
+    pub properties: Vec<(String, String)>,
+}
+
+/// `kafka.delivery`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    ExactlyOnce,
+    AtLeastOnce,
+}
+
+/// `kafka.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The payload's bytes, unchanged.
+    Original,
+}
+
+/// `kafka.compression`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+/// A TLS client: `[kafka.tls]`, `[source.tls]`. Files are readable PEM.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Tls {
+    /// None: the system's roots.
+    pub ca_file: Option<PathBuf>,
+    pub certificate_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+    /// Whether the server's name must stand in its certificate. Default true. Only Kafka can switch it off.
+    pub verify_hostname: bool,
+}
+
+/// `[kafka.sasl]`
+#[derive(Clone, PartialEq)]
+pub struct Sasl {
+    pub mechanism: SaslMechanism,
+    pub username: String,
+    pub password: Secret,
+}
+
+impl std::fmt::Debug for Sasl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sasl")
+            .field("mechanism", &self.mechanism)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `kafka.sasl.mechanism`: those that this build of librdkafka has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaslMechanism {
+    Plain,
+    ScramSha256,
+    ScramSha512,
+}
+
+/// A password: never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// User and password of an MQTT client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    pub username: String,
+    pub password: Secret,
+}
+
+/// `[[source]]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Source {
+    /// Unique; letters, digits, `-`, `_` and `.`.
+    pub name: Arc<str>,
+    pub payload: Payload,
+    /// None: `kafka.topic`.
+    pub kafka_topic: Option<String>,
+    pub interface: Interface,
+}
+
+/// `source.payload`: what decodes this source's messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Payload {
+    /// The document of the Austrian smart meter adapter.
+    Sma,
+    /// Any bytes are a reading.
+    Any,
+}
+
+/// `source.type` with its keys.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Interface {
+    Mqtt(Mqtt),
+    MqttListener(MqttListener),
+}
+
+/// `type = "mqtt"`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mqtt {
+    /// Name or address, IPv6 without brackets. Default `localhost`.
+    pub host: String,
+    /// Default 1883, with TLS 8883.
+    pub port: u16,
+    /// Filters, at least one; none overlaps another of the same broker and client id.
+    pub topics: Vec<String>,
+    /// None: `meterferry-<agent id>-<source name>`.
+    pub client_id: Option<String>,
+    pub login: Option<Login>,
+    pub tls: Option<Tls>,
+    /// Default 30 s; 5 s to 18 h.
+    pub keep_alive: Duration,
+    /// Default 10 s.
+    pub connect_timeout: Duration,
+    /// Cap of the reconnect delay. Default 1 min.
+    pub reconnect_max_delay: Duration,
+    /// Messages taken and not yet acknowledged, above which a blocked source disconnects. Default 1,000.
+    pub max_unacknowledged: usize,
+    /// Bytes of one MQTT packet, above which the connection ends. Default 16 MiB.
+    pub max_packet_size: usize,
+    /// Store retained messages as readings. Default false.
+    pub retained: bool,
+}
+
+/// `type = "mqtt-listener"`
+#[derive(Debug, Clone, PartialEq)]
+pub struct MqttListener {
+    /// Default `127.0.0.1:1883`. Port 0: any free one.
+    pub listen: std::net::SocketAddr,
+    /// Filters a PUBLISH must match; what does not match is acknowledged, counted and dropped. Default `["sma"]`.
+    pub topics: Vec<String>,
+    pub logins: Vec<Login>,
+    /// Allow clients without user and password. Default: true on loopback, false elsewhere.
+    pub allow_anonymous: bool,
+    /// None: plain TCP. `ca_file` is unused.
+    pub tls: Option<Tls>,
+    /// Default 20.
+    pub max_clients: usize,
+    /// Default 1 MiB.
+    pub max_packet_size: usize,
+    /// Of one client. Default 100.
+    pub max_unacknowledged: usize,
+    /// A client that sends nothing this long, and has no keep alive of its own, is disconnected. Default 2 min.
+    pub idle_timeout: Duration,
+    /// The longest a reading of this source waits for its commit; at most 250 ms. Default 250 ms.
+    pub commit_delay: Duration,
+}

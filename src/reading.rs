@@ -1,0 +1,174 @@
+//! The words that the stages share: what travels from the source through the queue to Kafka.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// When something was received, by every clock that may later be needed to correct it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Received {
+    /// Wall clock, milliseconds since 1970-01-01T00:00:00Z.
+    pub wall_ms: i64,
+    /// Milliseconds since boot, time asleep included (`CLOCK_BOOTTIME`).
+    pub boot_ms: u64,
+    /// The kernel's `boot_id`: `boot_ms` of different boots do not compare.
+    pub boot_id: u128,
+    /// Whether the wall clock was known to be right.
+    pub synchronised: bool,
+}
+
+/// 128 bits of SHA-256: tells whether two pieces of content are the same.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Fingerprint(pub [u8; 16]);
+
+impl Fingerprint {
+    /// The fingerprint of `parts`, each with its length, so that no two lists of parts run together.
+    pub fn of(parts: &[&[u8]]) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        let digest = hash.finalize();
+        let mut short = [0; 16];
+        short.copy_from_slice(&digest[..16]);
+        Self(short)
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for Fingerprint {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(u128::from_str_radix(text, 16)?.to_be_bytes()))
+    }
+}
+
+/// Names the sequence numbers of one queue: 128 random bits, shown as 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct QueueId(pub u128);
+
+impl fmt::Display for QueueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for QueueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for QueueId {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u128::from_str_radix(text, 16).map(Self)
+    }
+}
+
+/// A decoded raw: what the forwarder needs to make a Kafka record of it, and the original bytes, unchanged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Name of the source in the configuration.
+    pub source: Arc<str>,
+    /// The device's name: the key in Kafka.
+    pub device: String,
+    /// MQTT topic; empty where the source has none.
+    pub topic: String,
+    /// MQTT packet identifier; none with QoS 0 and for other sources.
+    pub packet_id: Option<u16>,
+    pub received: Received,
+    /// The measurement's time as the device's own clock tells it, milliseconds since 1970; not checked for sense.
+    pub measured_ms: Option<i64>,
+    /// Whether the document can be told from every other of its device (the adapter's `sma_time`).
+    pub self_identified: bool,
+    /// Whether `payload` is a JSON document.
+    pub json: bool,
+    pub payload: Bytes,
+}
+
+/// A raw that could not be decoded. It keeps its place in the sequence; the forwarder moves it to the dead letters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dead {
+    pub source: Arc<str>,
+    pub topic: String,
+    pub packet_id: Option<u16>,
+    pub received: Received,
+    /// Why, in words for a person.
+    pub reason: String,
+    pub payload: Bytes,
+}
+
+/// Explains sequences that will never be seen in Kafka: `first` to `last`, both inclusive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    pub first: u64,
+    pub last: u64,
+    pub reason: String,
+    pub noticed: Received,
+}
+
+/// What stands under one sequence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Body {
+    Reading(Reading),
+    Dead(Dead),
+    Gap(Gap),
+}
+
+/// One record of the queue as its readers see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub sequence: u64,
+    /// Of the record as it stands on disk, key and content.
+    pub fingerprint: Fingerprint,
+    /// Bytes of the record on disk.
+    pub size: usize,
+    pub body: Body,
+}
+
+/// A raw or reading set aside with its reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    pub queue_id: QueueId,
+    pub sequence: u64,
+    pub reason: String,
+    /// When it was set aside.
+    pub set_aside: Received,
+    pub body: Body,
+}
+
+/// What the redelivery window remembers of one message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// None: sent with QoS 0.
+    pub packet_id: Option<u16>,
+    /// Of topic and payload ([`Mark::content`]).
+    pub content: Fingerprint,
+    /// Whether equal content alone shows a redelivery.
+    pub self_identified: bool,
+}
+
+impl Mark {
+    /// The fingerprint by which a redelivery is recognised.
+    pub fn content(topic: &str, payload: &[u8]) -> Fingerprint {
+        Fingerprint::of(&[topic.as_bytes(), payload])
+    }
+}

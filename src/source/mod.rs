@@ -1,0 +1,44 @@
+//! Where readings come from. A source receives, hands a [`Raw`] on, and acknowledges when its receipt is redeemed.
+//!
+//! A source knows nothing of decoding or of the queue: it offers each raw to a bounded channel whose capacity is the
+//! source's limit of unacknowledged messages, and takes tickets back on another of the same capacity.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::reading::Received;
+use crate::receipt::Receipt;
+
+pub mod mqtt;
+pub mod mqtt_listener;
+pub mod redelivery;
+
+/// What a source received.
+#[derive(Debug)]
+pub struct Raw {
+    /// Name of the source in the configuration.
+    pub source: Arc<str>,
+    /// MQTT topic.
+    pub topic: String,
+    pub payload: Bytes,
+    pub received: Received,
+    pub delivery: Delivery,
+    pub receipt: Receipt,
+}
+
+/// How an MQTT message came: what a redelivery is recognised by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Whose packet identifiers these are: the broker's for `mqtt`, the client id for `mqtt-listener`.
+    pub sender: Arc<str>,
+    /// None with QoS 0.
+    pub packet_id: Option<u16>,
+    /// The DUP flag.
+    pub dup: bool,
+    /// The RETAIN flag: an old value, sent because we subscribed.
+    pub retain: bool,
+    /// Counts the sender's sessions from 0; a number that was not seen before means that the earlier session, and with
+    /// it every message that the sender might have sent again, is gone.
+    pub session: u64,
+}
