@@ -92,6 +92,8 @@ pub struct Reading {
     pub device: String,
     /// MQTT topic; empty where the source has none.
     pub topic: String,
+    /// Whose packet identifier it is: the client id with `mqtt-listener`, empty with a broker.
+    pub sender: String,
     /// MQTT packet identifier; none with QoS 0 and for other sources.
     pub packet_id: Option<u16>,
     pub received: Received,
@@ -109,6 +111,7 @@ pub struct Reading {
 pub struct Dead {
     pub source: Arc<str>,
     pub topic: String,
+    pub sender: String,
     pub packet_id: Option<u16>,
     pub received: Received,
     /// Why, in words for a person.
@@ -158,6 +161,8 @@ pub struct DeadLetter {
 /// What the redelivery window remembers of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
+    /// Of the sender's name: packet identifiers of different senders do not compare.
+    pub sender: Fingerprint,
     /// None: sent with QoS 0.
     pub packet_id: Option<u16>,
     /// Of topic and payload ([`Mark::content`]).

@@ -1,1 +1,101 @@
-//! (in work)
+//! The command line: one file a subcommand.
+//!
+//! Exit codes: 0 done; 1 it failed, or an audit found a loss; 2 the command line is wrong; 78 the configuration is
+//! wrong (`EX_CONFIG`: systemd does not restart on it).
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ColorChoice, Parser, Subcommand};
+
+pub mod check;
+pub mod consume;
+pub mod dead_letters;
+pub mod demo;
+pub mod queue;
+pub mod run;
+pub mod simulate;
+pub mod version;
+
+/// The configuration is wrong (sysexits.h, `EX_CONFIG`).
+pub const EX_CONFIG: u8 = 78;
+
+/// Options that every subcommand takes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Global {
+    /// Configuration file [default: /etc/meterferry/meterferry.toml, else meterferry/meterferry.toml in the XDG folder]
+    #[arg(long, short, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// What to log: error, warn, info, debug, trace, or a filter such as meterferry::queue=debug
+    #[arg(long, global = true, value_name = "FILTER", default_value = "info")]
+    pub log: String,
+
+    /// When to colour the output
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
+}
+
+/// Carries every reading of a smart meter to Kafka: once, in order, whatever happens in between
+#[derive(Debug, Parser)]
+#[command(name = "meterferry", version, max_term_width = 100, after_long_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  meterferry demo                        the whole line in one terminal, nothing installed
+  meterferry check                       is the configuration right?
+  meterferry run                         run the agent
+  meterferry queue status                what waits, since when
+  meterferry consume --brokers HOST:9092 read the readings on the other side
+
+Exit codes:
+  0   done
+  1   it failed, or an audit found a loss
+  2   the command line is wrong
+  78  the configuration is wrong";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent
+    Run(run::Args),
+    /// Check the configuration; report all that is wrong with it at once
+    Check(check::Args),
+    /// Show the whole line at work in one terminal, with nothing installed
+    Demo(demo::Args),
+    /// Be a smart meter adapter
+    Simulate(simulate::Args),
+    /// Read the readings from Kafka
+    Consume(consume::Args),
+    /// Look into the queue
+    #[command(subcommand)]
+    Queue(queue::Command),
+    /// Look into the dead letters
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Command),
+    /// Print the versions of meterferry and of what it is built with
+    Version(version::Args),
+}
+
+impl Cli {
+    /// Runs the subcommand.
+    pub fn run(self) -> ExitCode {
+        let global = &self.global;
+        match self.command {
+            Command::Run(args) => run::run(args, global),
+            Command::Check(args) => check::run(args, global),
+            Command::Demo(args) => demo::run(args, global),
+            Command::Simulate(args) => simulate::run(args, global),
+            Command::Consume(args) => consume::run(args, global),
+            Command::Queue(command) => queue::run(command, global),
+            Command::DeadLetters(command) => dead_letters::run(command, global),
+            Command::Version(args) => version::run(args, global),
+        }
+    }
+}

@@ -30,7 +30,7 @@ pub struct Raw {
 /// How an MQTT message came: what a redelivery is recognised by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// Whose packet identifiers these are: the broker's for `mqtt`, the client id for `mqtt-listener`.
+    /// Whose packet identifiers these are: the client id with `mqtt-listener`, empty with a broker.
     pub sender: Arc<str>,
     /// None with QoS 0.
     pub packet_id: Option<u16>,

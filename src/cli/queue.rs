@@ -1,0 +1,15 @@
+//! `meterferry queue`
+
+use std::process::ExitCode;
+
+use super::Global;
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// List
+    List,
+}
+
+pub fn run(_command: Command, _global: &Global) -> ExitCode {
+    ExitCode::FAILURE
+}
