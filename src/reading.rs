@@ -172,6 +172,16 @@ pub struct Mark {
 }
 
 impl Mark {
+    /// The mark of one message.
+    pub fn of(sender: &str, packet_id: Option<u16>, topic: &str, payload: &[u8], self_identified: bool) -> Self {
+        Self {
+            sender: Fingerprint::of(&[sender.as_bytes()]),
+            packet_id,
+            content: Self::content(topic, payload),
+            self_identified,
+        }
+    }
+
     /// The fingerprint by which a redelivery is recognised.
     pub fn content(topic: &str, payload: &[u8]) -> Fingerprint {
         Fingerprint::of(&[topic.as_bytes(), payload])
