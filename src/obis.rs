@@ -237,9 +237,32 @@ mod tests {
     #[test]
     fn what_is_no_code_is_refused() {
         for text in [
-            "", "1", ".", "..", "1.", "1..0", "1.8.0.0.0", "1.8.0.0.0.0.0", "256.8.0", "1-0:1.8.+0", "-1.8.0", "16-0:1.8.0",
-            "1.8.0*", "1.8.0*1*2", "1.8.C", "c.1.0", "1-0:1.8.0*C", "api_version", "name", "sma_time", "9029685712",
-            "78070100010800FF", "1.8.0.255*255", "١.٨.٠", "1.8.0\0", "0001.8.0",
+            "",
+            "1",
+            ".",
+            "..",
+            "1.",
+            "1..0",
+            "1.8.0.0.0",
+            "1.8.0.0.0.0.0",
+            "256.8.0",
+            "1-0:1.8.+0",
+            "-1.8.0",
+            "16-0:1.8.0",
+            "1.8.0*",
+            "1.8.0*1*2",
+            "1.8.C",
+            "c.1.0",
+            "1-0:1.8.0*C",
+            "api_version",
+            "name",
+            "sma_time",
+            "9029685712",
+            "78070100010800FF",
+            "1.8.0.255*255",
+            "١.٨.٠",
+            "1.8.0\0",
+            "0001.8.0",
         ] {
             assert!(text.parse::<Obis>().is_err(), "{text:?} is {}", canonical(text));
         }
@@ -258,7 +281,14 @@ mod tests {
 
     fn any_code() -> impl Strategy<Value = Obis> {
         let group = || proptest::option::of(any::<u8>());
-        (proptest::option::of(0..=MAX_MEDIUM), group(), any::<u8>(), any::<u8>(), group(), proptest::option::of(0..UNUSED))
+        (
+            proptest::option::of(0..=MAX_MEDIUM),
+            group(),
+            any::<u8>(),
+            any::<u8>(),
+            group(),
+            proptest::option::of(0..UNUSED),
+        )
             .prop_map(|(medium, channel, quantity, kind, tariff, storage)| Obis {
                 medium,
                 channel,

@@ -192,7 +192,9 @@ mod tests {
     use super::*;
 
     fn told(text: &str) -> String {
-        let Some(meaning) = text.parse::<Obis>().ok().and_then(|code| code.meaning()) else { return "unknown".to_owned() };
+        let Some(meaning) = text.parse::<Obis>().ok().and_then(|code| code.meaning()) else {
+            return "unknown".to_owned();
+        };
         format!("{meaning} [{}]", meaning.unit().unwrap_or("-"))
     }
 
