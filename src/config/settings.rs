@@ -46,6 +46,8 @@ pub struct Queue {
     pub redelivery_window: usize,
     /// Bytes of one reading; a larger one becomes a dead letter. Default 256 KiB.
     pub max_reading_size: usize,
+    /// Bytes of dead letters; above it the oldest are deleted. Default 64 MiB.
+    pub max_dead_letters: u64,
 }
 
 /// `queue.when_full`
