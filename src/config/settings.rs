@@ -237,7 +237,7 @@ pub struct MqttListener {
     /// Filters a PUBLISH must match; what does not match is acknowledged, counted and dropped. Default `["sma"]`.
     pub topics: Vec<String>,
     pub logins: Vec<Login>,
-    /// Allow clients without user and password. Default: true on loopback, false elsewhere.
+    /// Allow clients without user and password. Default: true on loopback without `logins`, else false.
     pub allow_anonymous: bool,
     /// None: plain TCP. `ca_file` is unused.
     pub tls: Option<Tls>,
