@@ -15,6 +15,7 @@ mod dump;
 mod environment;
 mod files;
 mod lookup;
+pub mod machine;
 mod names;
 mod problem;
 mod raw;
