@@ -24,6 +24,8 @@ pub mod settings;
 mod units;
 
 #[cfg(test)]
+mod any_bytes;
+#[cfg(test)]
 mod messages;
 #[cfg(test)]
 mod shipped;
