@@ -25,6 +25,8 @@ pub mod settings;
 mod units;
 
 #[cfg(test)]
+mod any_bytes;
+#[cfg(test)]
 mod messages;
 #[cfg(test)]
 mod shipped;
