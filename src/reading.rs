@@ -7,6 +7,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+/// `ce_type` of a reading in Kafka.
+pub const CE_TYPE_READING: &str = "io.meterferry.reading";
+
+/// `ce_type` of a gap record in Kafka.
+pub const CE_TYPE_GAP: &str = "io.meterferry.gap";
+
 /// When something was received, by every clock that may later be needed to correct it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Received {

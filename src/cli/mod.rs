@@ -14,7 +14,9 @@ pub mod dead_letters;
 pub mod demo;
 pub mod queue;
 pub mod run;
+mod signals;
 pub mod simulate;
+mod terminal;
 pub mod version;
 
 /// The configuration is wrong (sysexits.h, `EX_CONFIG`).

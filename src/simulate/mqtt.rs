@@ -71,11 +71,12 @@ pub enum Event<'a> {
     Connected {
         device: &'a str,
     },
-    /// The next attempt is made after `delay`.
+    /// A connection was lost, or an attempt failed. The next attempt is made after `delay`.
     Disconnected {
         device: &'a str,
         error: &'a str,
         delay: Duration,
+        was_connected: bool,
     },
     /// The broker has it. `repeated`: it was sent more than once, and the broker may have it more than once.
     Published {
@@ -345,12 +346,13 @@ impl Publisher {
 
     /// Forgets what the library holds of the lost connection (the flights are here), and waits for the next attempt.
     async fn lost(&mut self, error: &ConnectionError, eventloop: &mut EventLoop, shutdown: &Shutdown) {
-        self.connected = false;
+        let was_connected = std::mem::replace(&mut self.connected, false);
         eventloop.clean();
         eventloop.pending.clear();
         eventloop.state.events.clear();
         let delay = self.backoff.next(rand::random());
-        (self.observe)(Event::Disconnected { device: &self.device, error: &error.to_string(), delay });
+        let error = error.to_string();
+        (self.observe)(Event::Disconnected { device: &self.device, error: &error, delay, was_connected });
         tokio::select! {
             () = sleep(delay) => {}
             () = shutdown.asked() => self.stopping = Some(Instant::now()),
