@@ -144,16 +144,18 @@ fn consume(args: Args, out: AutoStream<Stdout>) -> Result<(), String> {
     let topics = connection.topics.join(", ");
     eprintln!("reading {topics} at {} as group {}, {begin}; Ctrl-C ends", connection.brokers, connection.group);
     let mut view = View::new(&args, out);
-    let ended = match view.follow(&reader, &shutdown) {
-        // Whoever read the output has gone (`| head`): what they have seen is committed.
+    let ended = view.follow(&reader, &shutdown);
+    reader.leave();
+    match ended {
+        Ok(()) => {
+            eprintln!("{}", view.summary());
+            Ok(())
+        }
+        // Whoever read the output has seen enough (`| head`).
         Err(Ended::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(Ended::Output(error)) => Err(format!("cannot print: {error}")),
         Err(Ended::Kafka(message)) => Err(message),
-        Ok(()) => Ok(()),
-    };
-    reader.leave();
-    eprintln!("{}", view.summary());
-    ended
+    }
 }
 
 /// Why it cannot go on.
@@ -178,7 +180,7 @@ struct View {
     limit: Option<u64>,
     shown: u64,
     gaps: u64,
-    dropped: u64,
+    repeats_seen: u64,
     foreign: u64,
 }
 
@@ -192,7 +194,7 @@ impl View {
             limit: args.count,
             shown: 0,
             gaps: 0,
-            dropped: 0,
+            repeats_seen: 0,
             foreign: 0,
         }
     }
@@ -233,7 +235,7 @@ impl View {
     fn show(&mut self, record: &Record) -> io::Result<()> {
         let repeated = record.event().is_some_and(|event| self.repeats.is_repeat(record, &event));
         if repeated {
-            self.dropped += 1;
+            self.repeats_seen += 1;
             if !self.keep_repeats {
                 return Ok(());
             }
@@ -252,9 +254,26 @@ impl View {
     }
 
     fn summary(&self) -> String {
-        let dropped = if self.keep_repeats { "repeated" } else { "repeated and dropped" };
-        let rest = [(self.gaps, "gap records"), (self.foreign, "of another kind"), (self.dropped, dropped)];
-        let rest: String = rest.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!(", {n} {what}")).collect();
-        format!("{} records shown{rest}", self.shown)
+        let readings = self.shown - self.gaps - self.foreign;
+        let counts = [
+            (readings, "reading", "readings"),
+            (self.gaps, "gap record", "gap records"),
+            (self.foreign, "record of another kind", "records of another kind"),
+        ];
+        let mut parts: Vec<String> = counts
+            .into_iter()
+            .filter(|(count, ..)| *count > 0)
+            .map(|(count, one, many)| format!("{count} {}", if count == 1 { one } else { many }))
+            .collect();
+        if parts.is_empty() {
+            parts.push("nothing".to_owned());
+        }
+        let dropped = match (self.repeats_seen, self.keep_repeats) {
+            (0, _) => String::new(),
+            (count, true) => format!("; {count} of these were repeats"),
+            (1, false) => "; 1 repeat dropped".to_owned(),
+            (count, false) => format!("; {count} repeats dropped"),
+        };
+        format!("{} shown{dropped}", parts.join(", "))
     }
 }

@@ -2,10 +2,15 @@
 
 use std::io;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal, raise};
 
 use crate::shutdown::Shutdown;
+
+/// A signal this soon after the first is the same wish: `timeout` and some shells send it to the process and again to
+/// its group.
+const SAME: Duration = Duration::from_secs(1);
 
 /// A shutdown that the first SIGINT or SIGTERM asks for.
 ///
@@ -24,7 +29,14 @@ pub(super) fn stop_on_signals() -> io::Result<Shutdown> {
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let Ok(_) = signals.wait() else { return };
         asked.ask();
-        let Ok(again) = signals.wait() else { return };
+        let first = Instant::now();
+        let again = loop {
+            match signals.wait() {
+                Ok(_) if first.elapsed() < SAME => {}
+                Ok(again) => break again,
+                Err(_) => return,
+            }
+        };
         // The default action ends the process, and the shell learns by which signal.
         let _ = signals.thread_unblock();
         let _ = raise(again);

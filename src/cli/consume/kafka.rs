@@ -193,6 +193,8 @@ impl Reader {
             // A topic that comes later is noticed within seconds, not within five minutes.
             .set("topic.metadata.refresh.interval.ms", "5000")
             .set("reconnect.backoff.max.ms", "5000")
+            // A consumer that was killed does not hold up the next one for the default of 45 s.
+            .set("session.timeout.ms", "10000")
             .set("auto.offset.reset", if connection.from == Some(From::End) { "latest" } else { "earliest" });
         for (key, value) in &connection.properties {
             config.set(key, value);
