@@ -471,6 +471,13 @@ impl Transfer {
     }
 
     #[cfg(test)]
+    pub fn set_clock(&mut self, wait: Duration, now: impl Fn() -> Received + Send + 'static) {
+        self.started = now();
+        self.parts.clock_wait = wait;
+        self.parts.now = Box::new(now);
+    }
+
+    #[cfg(test)]
     pub fn backlog(&mut self) -> &mut dyn Backlog {
         self.parts.backlog.as_mut()
     }
