@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use anstream::AutoStream;
 
 use super::{Global, signals, terminal};
+use crate::config::settings::Settings;
+use crate::config::{self, Environment};
+use crate::forwarder;
 use crate::shutdown::Shutdown;
 
 mod from;
@@ -107,7 +110,11 @@ pub fn run(args: Args, global: &Global) -> ExitCode {
     let colours = terminal::colours(global.color);
     colours.write_global();
     let out = AutoStream::new(io::stdout(), colours);
-    match consume(args, out) {
+    let defaults = match defaults(global) {
+        Ok(defaults) => defaults,
+        Err(code) => return code,
+    };
+    match consume(args, defaults, out) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             anstream::eprintln!("{}error{:#}: {message}", terminal::ERROR, terminal::ERROR);
@@ -116,12 +123,37 @@ pub fn run(args: Args, global: &Global) -> ExitCode {
     }
 }
 
-fn defaults() -> Defaults {
-    Defaults { brokers: "localhost:9092".to_owned(), topics: vec!["sma-kafka".to_owned()], properties: Vec::new() }
+/// From the configuration where there is one that names a cluster: a machine that only reads needs none. A file that was
+/// named on the command line must be right.
+fn defaults(global: &Global) -> Result<Defaults, ExitCode> {
+    let settings = match &global.config {
+        Some(_) => Some(super::load(global)?.settings),
+        None => config::load(None, &Environment::of_process()).ok().map(|loaded| loaded.settings),
+    };
+    Ok(match settings.filter(|settings| !settings.kafka.bootstrap_servers.is_empty()) {
+        Some(settings) => Defaults {
+            brokers: settings.kafka.bootstrap_servers.join(","),
+            topics: topics(&settings),
+            properties: forwarder::kafka::connection(&settings.kafka),
+        },
+        None => Defaults {
+            brokers: "localhost:9092".to_owned(),
+            topics: vec!["sma-kafka".to_owned()],
+            properties: Vec::new(),
+        },
+    })
 }
 
-fn connection(args: &Args) -> Connection {
-    let defaults = defaults();
+/// Every topic that the agent sends to.
+fn topics(settings: &Settings) -> Vec<String> {
+    let mut topics = vec![settings.kafka.topic.clone()];
+    topics.extend(settings.sources.iter().filter_map(|source| source.kafka_topic.clone()));
+    topics.sort();
+    topics.dedup();
+    topics
+}
+
+fn connection(args: &Args, defaults: Defaults) -> Connection {
     let mut properties = defaults.properties;
     properties.extend(args.property.iter().cloned());
     Connection {
@@ -133,9 +165,9 @@ fn connection(args: &Args) -> Connection {
     }
 }
 
-fn consume(args: Args, out: AutoStream<Stdout>) -> Result<(), String> {
+fn consume(args: Args, defaults: Defaults, out: AutoStream<Stdout>) -> Result<(), String> {
     let shutdown = signals::stop_on_signals().map_err(|error| format!("cannot wait for signals: {error}"))?;
-    let connection = connection(&args);
+    let connection = connection(&args, defaults);
     let reader = Reader::new(&connection).map_err(|error| error.to_string())?;
     let begin = match args.from {
         Some(from) => format!("from {from}"),

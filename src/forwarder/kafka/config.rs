@@ -80,6 +80,13 @@ pub fn reader(settings: &Kafka, agent_id: &str, group: &str) -> ClientConfig {
     config
 }
 
+/// TLS and login as librdkafka's properties: for another client of the same configuration.
+pub fn connection(settings: &Kafka) -> Vec<(String, String)> {
+    let mut config = ClientConfig::new();
+    security(&mut config, settings.tls.as_ref(), settings.sasl.as_ref());
+    config.config_map().iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
 fn security(config: &mut ClientConfig, tls: Option<&Tls>, sasl: Option<&Sasl>) {
     let protocol = match (tls, sasl) {
         (None, None) => None,

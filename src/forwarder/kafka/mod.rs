@@ -20,6 +20,7 @@ mod ears;
 mod producer;
 mod topics;
 
+pub use config::connection;
 use ears::Ears;
 use producer::Link;
 
