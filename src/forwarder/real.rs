@@ -197,7 +197,8 @@ fn too_large_reading_is_condemned_alone() {
     }
     let running = Running::start(settings(&topic), &backlog);
     let start = Instant::now();
-    await_release(&backlog, backlog.disk().next);
+    let end = backlog.disk().next;
+    await_release(&backlog, end);
     println!("found after {:?}, {} retries", start.elapsed(), running.metrics.forwarder.retries.get());
     running.stop();
     let mut seen = consumed(&topic);
@@ -262,8 +263,47 @@ fn broker_may_be_killed_meanwhile() {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    await_release(&backlog, backlog.disk().next);
+    let end = backlog.disk().next;
+    await_release(&backlog, end);
     println!("{} readings, {} rebuilds", given.len(), running.metrics.forwarder.rebuilds.get());
     running.stop();
     assert!(consumed(&topic) == given);
+}
+
+/// Promises 5 and 6: whatever is wrong with the configuration or the cluster, it waits, says what to do, and stops at once
+/// when it is asked to.
+#[test]
+#[ignore = "needs a real Kafka: tests/run"]
+fn what_is_missing_is_waited_for() {
+    log();
+    let (topic, id) = unique("missing");
+    let cases = [
+        Kafka { create_topics: false, ..settings(&topic) },
+        Kafka { properties: vec![("no.such.property".into(), "1".into())], ..settings(&topic) },
+        Kafka { bootstrap_servers: vec!["127.0.0.1:1".into()], ..settings(&topic) },
+        Kafka { bootstrap_servers: vec!["no-such-host.invalid:9092".into()], ..settings(&topic) },
+        Kafka { bootstrap_servers: vec![], ..settings(&topic) },
+        Kafka {
+            tls: Some(crate::config::settings::Tls { verify_hostname: true, ..Default::default() }),
+            ..settings(&topic)
+        },
+        Kafka { transaction_timeout: Duration::from_secs(3_600), ..settings(&topic) },
+        Kafka { replication: 3, ..settings(&topic) },
+    ];
+    for settings in cases {
+        let backlog = FakeBacklog::new(id);
+        backlog.reading("d", "r", now());
+        let servers = !settings.bootstrap_servers.is_empty();
+        let running = Running::start(settings, &backlog);
+        let until = Instant::now() + WAIT;
+        while servers && running.metrics.forwarder.retries.get() < 2 {
+            assert!(Instant::now() < until);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let asked = Instant::now();
+        running.stop();
+        println!("stopped after {:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(6));
+        assert_eq!(backlog.disk().released, 1);
+    }
 }
