@@ -89,6 +89,13 @@ fn unique(name: &str) -> (String, u128) {
     (format!("{name}-{:08x}", id as u32), id)
 }
 
+/// `VmRSS` of this process, KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
 fn log() {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
@@ -117,7 +124,7 @@ fn cost_of_transactions() {
             let text = format!("{{\"n\":{n},\"random\":{:0>270}}}", u64::from(n) * 7_919);
             backlog.reading("d", text, now());
         }
-        let end = backlog.disk().next;
+        let (end, before_kib) = (backlog.disk().next, resident());
         let running = Running::start(Kafka { compression, ..settings(&topic) }, &backlog);
         let before = running.metrics.forwarder.batches.get();
         let start = Instant::now();
@@ -125,9 +132,13 @@ fn cost_of_transactions() {
             std::thread::sleep(Duration::from_millis(1));
         }
         println!("{compression:?}: first of a backlog released after {:?}", start.elapsed());
-        let start = Instant::now();
-        await_release(&backlog, end);
+        let (start, mut peak) = (Instant::now(), 0);
+        while backlog.disk().released < end {
+            peak = peak.max(resident());
+            std::thread::sleep(Duration::from_millis(2));
+        }
         let took = start.elapsed();
+        println!("{compression:?}: at most {} KiB more memory", peak.saturating_sub(before_kib));
         println!(
             "{compression:?}: {count} readings of 300 bytes in {took:?} ({:.0}/s), {} transactions",
             f64::from(count) / took.as_secs_f64(),
@@ -288,7 +299,7 @@ fn what_is_missing_is_waited_for() {
             ..settings(&topic)
         },
         Kafka { transaction_timeout: Duration::from_secs(3_600), ..settings(&topic) },
-        Kafka { replication: 3, ..settings(&topic) },
+        Kafka { replication: 3, ..settings(&unique("replicated").0) },
     ];
     for settings in cases {
         let backlog = FakeBacklog::new(id);

@@ -27,7 +27,7 @@ pub struct Trouble {
 
 impl Trouble {
     /// After a failure: says it where it is news.
-    pub fn failed(&mut self, failure: &Failure, outcome: Outcome, cure: Option<&str>, delay: Duration) {
+    pub fn failed(&mut self, failure: &Failure, outcome: Outcome, hint: Option<&str>, delay: Duration) {
         if matches!(outcome, Outcome::Halve | Outcome::DeadLetter) {
             // Kafka is there; what comes of the search is said where it ends.
             debug!(%failure, "Kafka refused a record, looking for it in smaller batches");
@@ -41,7 +41,6 @@ impl Trouble {
             _ => Kind::Away,
         };
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        let hint = cure.unwrap_or_default();
         let due = self.said.as_ref().is_none_or(|(said, at)| {
             *said != kind || (matches!(kind, Kind::Person(..)) && now.duration_since(*at) >= REMINDER)
         });
