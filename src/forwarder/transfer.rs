@@ -215,7 +215,12 @@ impl Transfer {
         self.pace.connected();
         self.session = Some(session);
         let (from, end) = (self.parts.backlog.release_point(), self.parts.backlog.end());
-        info!(server = self.parts.names.server, from, waiting = end.saturating_sub(from), "connected to Kafka");
+        let (server, waiting) = (&self.parts.names.server, end.saturating_sub(from));
+        if self.trouble.is_on() || metrics.connects.get() == 1 {
+            info!(%server, from, waiting, "connected to Kafka");
+        } else {
+            debug!(%server, from, waiting, "connected to Kafka again");
+        }
         if end <= from {
             self.trouble.over();
         }
