@@ -124,9 +124,9 @@ impl ClientContext for Group {
         }
     }
 
-    fn error(&self, error: KafkaError, reason: &str) {
-        let _ = error;
-        self.state().failure = Some(plain(reason));
+    fn error(&self, _error: KafkaError, reason: &str) {
+        // The log has told the cause; this may only say that all brokers are down.
+        self.state().failure.get_or_insert_with(|| plain(reason));
     }
 }
 
