@@ -38,15 +38,15 @@ Examples:
   meterferry consume --from 2026-06-21T00:00:00Z  what Kafka got since then
   meterferry consume --json --count 10 | jq .key  for programs
 
-A group goes on where it left off; --from reads from there instead. Repeats are dropped by ce_id, which
-takes 1,024 sequences of memory for each queue and partition, and forgets them when it ends.
-Records that meterferry has not written are shown too.
+A group goes on where it left off; --from reads from there instead. Repeats are dropped by ce_id:
+the newest 1,024 sequences of each queue and partition are remembered, until it ends. Records that
+meterferry has not written are shown too.
 
 Exit codes:
-  0  done
-  1  it failed
-  2  the command line is wrong
-  78 the configuration is wrong";
+  0   done
+  1   it failed
+  2   the command line is wrong
+  78  the configuration is wrong";
 
 /// Read the readings from Kafka
 #[derive(Debug, clap::Args)]
@@ -117,7 +117,7 @@ pub fn run(args: Args, global: &Global) -> ExitCode {
     match consume(args, defaults, out) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            anstream::eprintln!("{}error{:#}: {message}", terminal::ERROR, terminal::ERROR);
+            terminal::fail(message);
             ExitCode::FAILURE
         }
     }
@@ -174,13 +174,16 @@ fn consume(args: Args, defaults: Defaults, out: AutoStream<Stdout>) -> Result<()
         None => "from where the group left off, else from the beginning".to_owned(),
     };
     let topics = connection.topics.join(", ");
-    eprintln!("reading {topics} at {} as group {}, {begin}; Ctrl-C ends", connection.brokers, connection.group);
+    terminal::say(format_args!(
+        "reading {topics} at {} as group {}, {begin}; Ctrl-C ends",
+        connection.brokers, connection.group
+    ));
     let mut view = View::new(&args, out);
     let ended = view.follow(&reader, &shutdown);
     reader.leave();
     match ended {
         Ok(()) => {
-            eprintln!("{}", view.summary());
+            terminal::say(view.summary());
             Ok(())
         }
         // Whoever read the output has seen enough (`| head`).
@@ -244,7 +247,7 @@ impl View {
                     self.show(&record)?;
                     reader.written(&record);
                 }
-                Heard::News(news) => eprintln!("{news}"),
+                Heard::News(news) => terminal::say(news),
                 Heard::Fatal(message) => return Err(Ended::Kafka(message)),
                 Heard::Nothing => self.flush(reader)?,
             }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -113,7 +114,7 @@ pub fn run(args: Args, global: &Global) -> ExitCode {
     match start(args) {
         Ok(code) => code,
         Err(message) => {
-            anstream::eprintln!("{}error{:#}: {message}", terminal::ERROR, terminal::ERROR);
+            terminal::fail(message);
             ExitCode::FAILURE
         }
     }
@@ -200,7 +201,7 @@ async fn publish(options: Options, shutdown: &Shutdown) -> ExitCode {
         }
     };
     screen.bar.finish_and_clear();
-    anstream::eprintln!("{report} in {:.1} s", began.elapsed().as_secs_f64());
+    terminal::say(format_args!("{report} in {:.1} s", began.elapsed().as_secs_f64()));
     if report.unacknowledged == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -225,7 +226,10 @@ impl Screen {
             ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
         let screen = Self {
             bar: ProgressBar::with_draw_target(None, target).with_style(style),
-            broker: format!("{}:{}", options.host, options.port),
+            broker: match options.host.parse::<Ipv6Addr>() {
+                Ok(address) => format!("[{address}]:{}", options.port),
+                Err(_) => format!("{}:{}", options.host, options.port),
+            },
             topic: options.topic.clone(),
             devices: options.devices,
             count: options.count.map(|count| count.saturating_mul(u64::from(options.devices))),
@@ -267,7 +271,7 @@ impl Screen {
     }
 
     fn line(&self, text: &str) {
-        self.bar.suspend(|| anstream::eprintln!("{text}"));
+        self.bar.suspend(|| terminal::say(text));
     }
 
     fn progress(&self, elapsed: Duration) {

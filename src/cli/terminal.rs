@@ -1,6 +1,7 @@
 //! How things look in a terminal: colours where they are wanted, and nothing that a device sends may steer it.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write as _};
+use std::io::Write as _;
 
 use anstream::ColorChoice;
 use anstyle::{AnsiColor, Style};
@@ -10,7 +11,7 @@ pub(super) const DIM: Style = Style::new().dimmed();
 pub(super) const IN: Style = AnsiColor::Yellow.on_default();
 pub(super) const OUT: Style = AnsiColor::Green.on_default();
 pub(super) const WARNING: Style = AnsiColor::Yellow.on_default().bold();
-pub(super) const ERROR: Style = AnsiColor::Red.on_default().bold();
+const ERROR: Style = AnsiColor::Red.on_default().bold();
 
 /// What `--color` asks for. Auto: where it is a terminal and neither `NO_COLOR` nor `TERM=dumb` speaks against it.
 pub(super) fn colours(choice: clap::ColorChoice) -> ColorChoice {
@@ -19,6 +20,16 @@ pub(super) fn colours(choice: clap::ColorChoice) -> ColorChoice {
         clap::ColorChoice::Always => ColorChoice::Always,
         clap::ColorChoice::Never => ColorChoice::Never,
     }
+}
+
+/// A line for the person in front of it, beside the output. Nobody may be listening (`2>&1 | head`), which is no failure.
+pub(super) fn say(line: impl Display) {
+    let _ = writeln!(anstream::stderr(), "{line}");
+}
+
+/// The line that ends a command that failed.
+pub(super) fn fail(message: impl Display) {
+    say(format_args!("{ERROR}error{ERROR:#}: {message}"));
 }
 
 /// `text` in at most `width` characters, with what is not printable spelt out: a device's name is anybody's text.

@@ -1,6 +1,7 @@
 //! `meterferry version`
 
 use std::env::consts::{ARCH, OS};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use super::{Global, consume};
@@ -24,13 +25,15 @@ pub fn run(args: Args, _global: &Global) -> ExitCode {
         ("queue format", QUEUE_FORMAT.to_string()),
         ("target", target),
     ];
+    // Whoever reads it may have seen enough.
+    let mut out = io::stdout().lock();
     if args.json {
         let object: serde_json::Map<_, _> =
             rows.into_iter().map(|(name, version)| (name.replace(' ', "_"), version.into())).collect();
-        anstream::println!("{}", serde_json::Value::Object(object));
+        let _ = writeln!(out, "{}", serde_json::Value::Object(object));
     } else {
         for (name, version) in rows {
-            anstream::println!("{name:<14}{version}");
+            let _ = writeln!(out, "{name:<14}{version}");
         }
     }
     ExitCode::SUCCESS

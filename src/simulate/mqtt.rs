@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use rumqttc::{AsyncClient, ConnAck, ConnectionError, EventLoop, MqttOptions, Outgoing, Packet, QoS, Request};
+use rumqttc::{
+    AsyncClient, ConnAck, ConnectionError, EventLoop, MqttOptions, Outgoing, Packet, QoS, Request, StateError,
+};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -351,7 +353,7 @@ impl Publisher {
         eventloop.pending.clear();
         eventloop.state.events.clear();
         let delay = self.backoff.next(rand::random());
-        let error = error.to_string();
+        let error = words(error);
         (self.observe)(Event::Disconnected { device: &self.device, error: &error, delay, was_connected });
         tokio::select! {
             () = sleep(delay) => {}
@@ -371,6 +373,18 @@ impl Publisher {
             }
         };
         let _ = timeout(FAREWELL, farewell).await;
+    }
+}
+
+/// What went wrong, without the library's layers in front.
+fn words(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::Io(error) | ConnectionError::MqttState(StateError::Io(error)) => error.to_string(),
+        ConnectionError::MqttState(StateError::ConnectionAborted) => "the broker closed the connection".to_owned(),
+        ConnectionError::MqttState(StateError::AwaitPingResp) => "the broker does not answer pings".to_owned(),
+        ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => "the broker does not answer".to_owned(),
+        ConnectionError::ConnectionRefused(code) => format!("the broker refused the connection: {code:?}"),
+        other => other.to_string(),
     }
 }
 

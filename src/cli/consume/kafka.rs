@@ -124,19 +124,19 @@ impl ClientContext for Group {
         }
     }
 
-    fn error(&self, error: KafkaError, reason: &str) {
-        let _ = error;
-        self.state().failure = Some(plain(reason));
+    fn error(&self, _error: KafkaError, reason: &str) {
+        // The log has told the cause; this may only say that all brokers are down.
+        self.state().failure.get_or_insert_with(|| plain(reason));
     }
 }
 
-/// Without the thread and broker in front, which the library repeats.
+/// Without the thread, the role and the broker in front, which the library repeats.
 fn plain(message: &str) -> String {
-    let message = message.split_once("]: ").map_or(message, |(_, rest)| rest);
-    match message.split_once(": ") {
-        Some((broker, rest)) if !broker.contains(' ') => rest.to_owned(),
-        _ => message.to_owned(),
+    let mut message = message.split_once("]: ").map_or(message, |(_, rest)| rest);
+    while let Some((_, rest)) = message.split_once(": ").filter(|(label, _)| !label.contains(' ')) {
+        message = rest;
     }
+    message.to_owned()
 }
 
 impl ConsumerContext for Group {
@@ -304,5 +304,26 @@ fn record(message: &BorrowedMessage<'_>) -> Record {
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
         headers: headers.unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A person is told the cause, without the library's labels.
+    #[test]
+    fn causes_are_plain() {
+        for (message, cause) in [
+            (
+                "[thrd:a:1/bootstrap]: a:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: no",
+                "Connect to ipv4#127.0.0.1:1 failed: no",
+            ),
+            ("GroupCoordinator: a:1: Connect failed", "Connect failed"),
+            ("Failed to resolve 'a:1': unknown", "Failed to resolve 'a:1': unknown"),
+            ("", ""),
+        ] {
+            assert_eq!(plain(message), cause);
+        }
     }
 }
