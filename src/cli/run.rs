@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
-use super::{EX_CONFIG, Global, chain, load};
+use super::{EX_CONFIG, Global, chain, fail, load};
 use crate::agent;
 use crate::config::Environment;
 use crate::config::machine::Machine;
@@ -31,9 +33,18 @@ Exit codes:
   0   stopped orderly
   1   a stage failed; another start recovers
   78  the configuration is wrong")]
-pub struct Args {}
+pub struct Args {
+    /// Stop when the process that started this one is gone
+    #[arg(long, hide = true)]
+    with_parent: bool,
+}
 
-pub fn run(_args: Args, global: &Global) -> ExitCode {
+pub fn run(args: Args, global: &Global) -> ExitCode {
+    if args.with_parent
+        && let Err(error) = prctl::set_pdeathsig(Signal::SIGTERM)
+    {
+        return fail(&error);
+    }
     let settings = match load(global) {
         Ok(loaded) => loaded.settings,
         Err(code) => return code,

@@ -6,3 +6,4 @@ mod flights;
 mod household;
 pub mod mqtt;
 mod random;
+pub mod session;

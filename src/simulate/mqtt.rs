@@ -153,6 +153,11 @@ pub async fn run(options: Options, observe: Observer, shutdown: &Shutdown) -> Re
     report
 }
 
+/// The MQTT client id of an adapter: real ones are called like this too; the digits are the meter's.
+pub fn client_id(device: &str) -> String {
+    format!("sma_{:06x}", device.parse().unwrap_or(0_u32) & 0xff_ffff)
+}
+
 /// One adapter and its connection.
 struct Publisher {
     options: Arc<Options>,
@@ -176,8 +181,7 @@ struct Publisher {
 impl Publisher {
     fn new(options: Arc<Options>, index: u32, observe: Observer) -> (Self, EventLoop) {
         let device = adapter::meter_number(options.seed, index);
-        // Real adapters are called like this too; the digits are the meter's.
-        let client_id = format!("sma_{:06x}", device.parse().unwrap_or(index) & 0xff_ffff);
+        let client_id = client_id(&device);
         let host = match options.host.parse::<Ipv6Addr>() {
             Ok(address) => format!("[{address}]"),
             Err(_) => options.host.clone(),
