@@ -21,7 +21,8 @@
 //! - [`agent`]: the only place that wires the stages together.
 //!
 //! Around the line: [`config`] (the only reader of files and environment), [`clock`], [`backoff`], [`shutdown`],
-//! [`metrics`], [`notify`], [`simulate`] (the adapter as it speaks) and [`cli`] (one file a subcommand).
+//! [`metrics`], [`notify`], [`failpoint`] (where a test may end the process), [`simulate`] (the adapter as it speaks)
+//! and [`cli`] (one file a subcommand).
 //!
 //! # What is not there
 //!
@@ -53,6 +54,8 @@ pub mod clock;
 pub mod backoff;
 
 pub mod shutdown;
+
+pub mod failpoint;
 
 pub mod metrics;
 

@@ -1,0 +1,11 @@
+//! The promises of DESIGN.md, each held against the real agent, a real Mosquitto and a real Apache Kafka.
+//!
+//! One file a promise. Tests that need the servers are ignored by a plain `cargo test`; `tests/run` runs them all.
+
+#[path = "../harness/mod.rs"]
+#[allow(dead_code, reason = "not every test binary uses all of the test bed")]
+mod harness;
+#[path = "../tidy.rs"]
+mod tidy;
+
+mod bed;
