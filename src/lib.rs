@@ -59,6 +59,8 @@ pub mod failpoint;
 
 pub mod metrics;
 
+pub mod health;
+
 pub mod notify;
 
 pub mod simulate;

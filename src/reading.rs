@@ -7,6 +7,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+/// `ce_type` of a reading in Kafka.
+pub const CE_TYPE_READING: &str = "io.meterferry.reading";
+
+/// `ce_type` of a gap record in Kafka.
+pub const CE_TYPE_GAP: &str = "io.meterferry.gap";
+
 /// When something was received, by every clock that may later be needed to correct it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Received {
@@ -172,6 +178,16 @@ pub struct Mark {
 }
 
 impl Mark {
+    /// The mark of one message.
+    pub fn of(sender: &str, packet_id: Option<u16>, topic: &str, payload: &[u8], self_identified: bool) -> Self {
+        Self {
+            sender: Fingerprint::of(&[sender.as_bytes()]),
+            packet_id,
+            content: Self::content(topic, payload),
+            self_identified,
+        }
+    }
+
     /// The fingerprint by which a redelivery is recognised.
     pub fn content(topic: &str, payload: &[u8]) -> Fingerprint {
         Fingerprint::of(&[topic.as_bytes(), payload])

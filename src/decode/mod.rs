@@ -1,1 +1,143 @@
-//! (in work)
+//! Bytes in, what was measured or a reason out. Pure: no clock, socket, disk or random source.
+//!
+//! The payload itself is never changed: what is decoded serves to find the device and the time, and to be shown.
+
+use crate::config::settings::Payload;
+use crate::obis::Obis;
+
+mod any;
+mod json;
+mod sma;
+
+/// The longest device name, in bytes of UTF-8. It becomes the key in Kafka and stands in every listing; a name typed
+/// into an adapter's web page and an MQTT topic that a person chose are far below.
+pub const MAX_DEVICE: usize = 1024;
+
+/// The deepest nesting of a JSON document. The adapter's is 2 deep; the limit keeps the stack small.
+pub const MAX_DEPTH: usize = 64;
+
+/// What a payload says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded {
+    /// The device's name: the key in Kafka. At most [`MAX_DEVICE`] bytes.
+    pub device: String,
+    /// When it was measured by the device's own clock, milliseconds since 1970; not checked for sense.
+    pub measured_ms: Option<i64>,
+    /// Whether the payload can be told from every other of its device.
+    pub self_identified: bool,
+    /// Whether the payload is a JSON document.
+    pub json: bool,
+    /// In the payload's order.
+    pub measurements: Vec<Measurement>,
+}
+
+/// One value of a document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measurement {
+    pub code: Code,
+    pub value: Value,
+    /// Seconds since 1970 by the device's own clock; 0 where it has none.
+    pub time: Option<i64>,
+}
+
+/// What a measurement is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Code {
+    Obis(Obis),
+    /// As the device calls it.
+    Other(String),
+}
+
+/// A measurement's value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// Integers of 64 bits as they are, others as the nearest double.
+    Number(serde_json::Number),
+    /// As it stands in the document.
+    Text(String),
+}
+
+impl Value {
+    /// The number, also where the device wrote it as a text.
+    pub fn number(&self) -> Option<f64> {
+        match self {
+            Self::Number(number) => number.as_f64(),
+            Self::Text(text) => text.trim_ascii().parse().ok(),
+        }
+        .filter(|number| number.is_finite())
+    }
+}
+
+impl Decoded {
+    /// The value of the main channel's C.D.E, in its base unit.
+    pub fn number(&self, c: u8, d: u8, e: u8) -> Option<f64> {
+        self.measurements
+            .iter()
+            .find(|measurement| matches!(measurement.code, Code::Obis(code) if code.is(c, d, e)))
+            .and_then(|measurement| measurement.value.number())
+    }
+}
+
+/// Why a payload cannot be decoded, in words for a person.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    #[error("not UTF-8 text: the byte at offset {offset} starts no character")]
+    NotUtf8 { offset: usize },
+    #[error("not JSON: {what} at line {line}, column {column}")]
+    NotJson { what: String, line: usize, column: usize },
+    #[error("not a JSON object but {found}")]
+    NotAnObject { found: &'static str },
+    #[error("the JSON key {key} stands twice in one object, again at line {line}, column {column}")]
+    DuplicateKey { key: String, line: usize, column: usize },
+    #[error("JSON nested deeper than {MAX_DEPTH} levels at line {line}, column {column}")]
+    TooDeep { line: usize, column: usize },
+    #[error("no measurement in it: of {members} members none is an object whose \"value\" is a number or a text")]
+    NoMeasurement { members: usize },
+    #[error("the device's name has {length} bytes; the limit is {MAX_DEVICE}")]
+    DeviceTooLong { length: usize },
+}
+
+/// Decodes what the source named `source` received on `topic` (empty where it has none).
+///
+/// Takes time and memory in proportion to `bytes`, and stack for [`MAX_DEPTH`] levels.
+///
+/// # Errors
+///
+/// The reason for which `bytes` is not what `payload` says it is. The bytes then belong to the dead letters.
+pub fn decode(payload: Payload, source: &str, topic: &str, bytes: &[u8]) -> Result<Decoded, Reason> {
+    let decoded = match payload {
+        Payload::Sma => sma::decode(source, bytes)?,
+        Payload::Any => any::decode(source, topic, bytes),
+    };
+    match decoded.device.len() {
+        0..=MAX_DEVICE => Ok(decoded),
+        length => Err(Reason::DeviceTooLong { length }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Promise 5: a name too long for a key is a dead letter that names the limit, whichever decoder found it.
+    #[test]
+    fn a_device_name_has_a_limit() {
+        let long = "n".repeat(MAX_DEVICE + 1);
+        let document = format!(r#"{{"name":"{long}","1-0:1.7.0":{{"value":1}}}}"#);
+        let reason = Reason::DeviceTooLong { length: MAX_DEVICE + 1 };
+        assert_eq!(decode(Payload::Sma, "house", "sma", document.as_bytes()), Err(reason.clone()));
+        assert_eq!(decode(Payload::Any, "house", &long, b""), Err(reason.clone()));
+        assert_eq!(reason.to_string(), "the device's name has 1025 bytes; the limit is 1024");
+        assert!(decode(Payload::Any, "house", &long[1..], b"").is_ok());
+    }
+
+    proptest! {
+        /// Promise 5: no bytes make a decoder panic.
+        #[test]
+        fn any_bytes_are_a_reading_or_a_reason(bytes in proptest::collection::vec(any::<u8>(), 0..200), topic in ".{0,10}") {
+            let _ = decode(Payload::Sma, "house", &topic, &bytes);
+            prop_assert!(decode(Payload::Any, "house", &topic, &bytes).is_ok());
+        }
+    }
+}

@@ -1,11 +1,129 @@
 //! From the queue to Kafka, on a thread of its own: batches, one transaction each, with the resume point in it.
 //!
-//! The forwarder sees the queue as a [`Backlog`] and Kafka as whatever `kafka.rs` makes of it; `batch`, `resume` and
-//! `outcome` decide and hold no clock, socket or random source.
+//! The forwarder sees the queue as a [`Backlog`] and Kafka as a [`cluster::Cluster`], which `kafka/` makes of the client
+//! library. In the order of a reading's way:
+//!
+//! - [`supply`]: short reads from the queue; dead letters put away, holes named.
+//! - [`record`], [`timestamp`]: what a record says and when. Pure.
+//! - [`batch`]: how much one transaction may carry. Pure.
+//! - [`transfer`]: the loop. It connects, settles where to go on ([`resume`], pure), and carries one transaction after the
+//!   other; a failed call ends the session, and [`outcome`] (pure) says what is done about it.
+//! - [`advice`] (pure), [`trouble`]: what a person is told.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::warn;
+
+use crate::clock::Clock;
+use crate::config::settings;
+use crate::metrics::Metrics;
 use crate::reading::{DeadLetter, Entry, Fingerprint, QueueId};
+use crate::shutdown::Shutdown;
+
+pub mod advice;
+pub mod batch;
+pub mod cluster;
+pub mod kafka;
+pub mod outcome;
+pub mod record;
+pub mod resume;
+pub mod supply;
+pub mod timestamp;
+pub mod transfer;
+pub mod trouble;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod real;
+#[cfg(test)]
+mod tests;
+
+/// Carries the queue to Kafka.
+pub struct Forwarder {
+    pub settings: settings::Kafka,
+    pub agent_id: String,
+    /// Kafka topic of each source.
+    pub topics: BTreeMap<Arc<str>, String>,
+    pub backlog: Box<dyn Backlog>,
+    pub metrics: Arc<Metrics>,
+    pub clock: Clock,
+    /// How long to wait for a synchronised clock before it is believed as it is.
+    pub clock_wait: Duration,
+    pub shutdown: Shutdown,
+    /// Called whenever the loop or a wait within it has come a step further; feeds the watchdog. At least every 5 s, but
+    /// for a call of the client library that takes up to `settings.request_timeout`.
+    pub heartbeat: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Forwarder {
+    /// Runs until a stop is asked for; blocks, so it wants a thread of its own. A transaction that is open then is finished
+    /// if that takes a few seconds, else left to the next start, which ends it.
+    ///
+    /// # Errors
+    ///
+    /// Only where the queue cannot be used: nothing that Kafka does ends it.
+    pub fn run(self) -> Result<(), BacklogError> {
+        if self.settings.bootstrap_servers.is_empty() {
+            warn!("kafka.bootstrap_servers is not set: readings are kept and not sent. Set it in meterferry.toml");
+            while !self.shutdown.is_asked() {
+                transfer::pause(Duration::from_secs(1), &self.shutdown, self.heartbeat.as_ref());
+            }
+            return Ok(());
+        }
+        let settings = self.settings;
+        let cluster = kafka::Broker::new(
+            settings.clone(),
+            &self.agent_id,
+            self.topics.values().map(String::as_str),
+            self.shutdown.clone(),
+            Arc::clone(&self.heartbeat),
+        );
+        let clock = self.clock;
+        let parts = transfer::Parts {
+            names: names(&settings, &self.agent_id),
+            agent_id: self.agent_id,
+            topics: self.topics,
+            assumed: assumed(&settings),
+            batch_count: settings.batch_count,
+            linger: settings.linger,
+            retry_max_delay: settings.retry_max_delay,
+            clock_wait: self.clock_wait,
+            backlog: self.backlog,
+            cluster: Box::new(cluster),
+            metrics: self.metrics,
+            shutdown: self.shutdown,
+            heartbeat: self.heartbeat,
+            now: Box::new(move || clock.now()),
+            random: Box::new(rand::random::<f64>),
+        };
+        transfer::Transfer::new(parts).run()
+    }
+}
+
+fn names(settings: &settings::Kafka, agent_id: &str) -> advice::Names {
+    advice::Names {
+        server: settings.bootstrap_servers.first().cloned().unwrap_or_default(),
+        user: settings.sasl.as_ref().map(|sasl| sasl.username.clone()),
+        agent_id: agent_id.to_owned(),
+        topic: settings.topic.clone(),
+        resume_topic: settings.resume_topic.clone(),
+        transactional: settings.delivery == settings::Delivery::ExactlyOnce,
+        partitions: settings.partitions,
+        replication: settings.replication,
+    }
+}
+
+fn assumed(settings: &settings::Kafka) -> timestamp::TopicLimits {
+    let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    timestamp::TopicLimits {
+        retention_ms: Some(ms(settings.retention)),
+        before_max_ms: settings.timestamp_before_max.map(ms),
+        compact: false,
+    }
+}
 
 /// The queue as the forwarder sees it. Every method may block on the disk.
 pub trait Backlog: Send {

@@ -1,1 +1,183 @@
-//! (in work)
+//! The write-ahead queue: every reading is here, on disk, before anybody is told that it was received.
+//!
+//! # Constraints
+//!
+//! A cheap SD card, pulled plugs, months offline. So: a commit costs the same few pages whatever waits; opening looks at
+//! one file, however long the backlog; space comes back without writing; damage stays where it is; what was once
+//! acknowledged is there after a power cut at any write.
+//!
+//! # The folder
+//!
+//! ```text
+//! queue.toml                  format, queue id, agent id, hardware serial, filters, lost ranges   (identity)
+//! 00000000000000000001.redb   sealed segment: nothing is written to it any more                   (segment)
+//! 00000000000000031245.redb   active segment: named by its first sequence
+//! released                    the release point                                                   (release)
+//! dead-letters.redb           made with the first dead letter                                     (dead_letter)
+//! lock                        one agent a folder                                                  (lock)
+//! *.redb.damaged-<date>       what a salvage replaced                                             (salvage)
+//! *.new                       a creation that a power cut ended; removed at the next start
+//! ```
+//!
+//! # Life cycle
+//!
+//! A message enters through [`Intake`], waits in the writer's batch, and is committed with everything else that waits;
+//! then its receipt is redeemed. At `segment_size` the active segment is closed cleanly and the next begins. An
+//! [`Outlet`] reads committed records in order; the release point follows what Kafka has, and a segment whose records
+//! are all released is unlinked, after `released` is on disk. Sequences rise for ever: a restart goes on after the newest record;
+//! where the newest segment is damaged they jump further than a segment can hold.
+//!
+//! One thread ([`writer`]) writes, renames and unlinks. Readers, in this process or another, open the files read-only
+//! beside it. A write that fails for lack of room is tried again; any other ends the writer, and with it the agent:
+//! what is true is read back at the next start.
+
+mod commit;
+mod cursor;
+mod dead_letter;
+mod error;
+mod identity;
+pub mod inspect;
+mod limit;
+mod lock;
+mod open;
+mod outlet;
+mod record;
+mod release;
+mod salvage;
+mod segment;
+mod shared;
+mod store;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+pub use error::{OpenError, QueueError};
+pub use open::Options;
+pub use outlet::Outlet;
+pub use segment::SegmentError;
+
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::reading::{Body, Mark};
+use crate::receipt::Receipt;
+use writer::{Append, Command, Writer};
+
+/// Messages on their way to the writer.
+const APPENDS: usize = 1024;
+/// Commands on their way to the writer.
+const COMMANDS: usize = 64;
+
+/// An opened queue: its two ends, and the thread between them.
+pub struct Queue {
+    pub intake: Intake,
+    pub outlet: Outlet,
+    pub writer: WriterThread,
+    pub recovered: Recovered,
+}
+
+/// What the folder told at the start.
+#[derive(Debug, Clone)]
+pub struct Recovered {
+    pub agent_id: String,
+    /// Of each source, oldest first.
+    pub marks: BTreeMap<String, Vec<Mark>>,
+    /// MQTT filters that each source is subscribed to as far as is known.
+    pub filters: BTreeMap<String, Vec<String>>,
+    pub release_point: u64,
+    /// The next sequence.
+    pub end: u64,
+}
+
+/// The writer's thread.
+pub struct WriterThread(JoinHandle<Result<(), QueueError>>);
+
+impl WriterThread {
+    /// Whether it has ended.
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+
+    /// Waits for its end, which comes when every [`Intake`] and [`Outlet`] is dropped, or a write fails.
+    pub fn join(self) -> Result<(), QueueError> {
+        self.0.join().unwrap_or(Err(QueueError::Stopped))
+    }
+}
+
+/// Opens the queue in `options.path`, or makes one there, and starts its writer. `progress` is called whenever the
+/// writer has done what there was to do, at least once a second.
+pub fn open(
+    options: &Options,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    progress: Arc<dyn Fn() + Send + Sync>,
+) -> Result<Queue, OpenError> {
+    let (store, lock) = open::open(options, metrics, clock)?;
+    let shared = Arc::clone(&store.shared);
+    let recovered = {
+        let state = shared.state();
+        Recovered {
+            agent_id: store.identity.agent_id.clone(),
+            marks: store
+                .marks
+                .iter()
+                .map(|(source, marks)| (source.clone(), marks.iter().copied().collect()))
+                .collect(),
+            filters: store.identity.filters.clone(),
+            release_point: state.release_point,
+            end: state.end,
+        }
+    };
+    let (append, appends) = mpsc::channel(APPENDS);
+    let (command, commands) = mpsc::channel(COMMANDS);
+    let outlet =
+        Outlet::new(&options.path, store.identity.origin, shared, command.clone(), Arc::clone(&store.metrics), clock);
+    let writer = Writer::new(store, lock, appends, commands, progress);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(OpenError::Thread)?;
+    let thread = std::thread::Builder::new()
+        .name("queue".into())
+        .spawn(move || writer.run(&runtime))
+        .map_err(OpenError::Thread)?;
+    let intake = Intake { append, command: command.downgrade() };
+    Ok(Queue { intake, outlet, writer: WriterThread(thread), recovered })
+}
+
+/// Where messages enter the queue. Clones feed the same queue.
+#[derive(Debug, Clone)]
+pub struct Intake {
+    append: mpsc::Sender<Append>,
+    command: mpsc::WeakSender<Command>,
+}
+
+impl Intake {
+    /// Hands one message to the writer; `delay` is the longest it may wait for its commit. Its receipt is redeemed
+    /// when it is on disk.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is done, the message is dropped with its receipt: it is not stored and not acknowledged.
+    pub async fn append(&self, body: Body, mark: Mark, receipt: Receipt, delay: Duration) -> Result<(), QueueError> {
+        self.send(Append { message: Some((body, mark)), receipt, delay }).await
+    }
+
+    /// Has a receipt redeemed that stands for nothing new, but not before those handed in earlier.
+    pub async fn acknowledge(&self, receipt: Receipt) -> Result<(), QueueError> {
+        self.send(Append { message: None, receipt, delay: Duration::ZERO }).await
+    }
+
+    /// Remembers the filters that `source` is subscribed to.
+    pub async fn remember_filters(&self, source: &str, filters: Vec<String>) -> Result<(), QueueError> {
+        let command = self.command.upgrade().ok_or(QueueError::Stopped)?;
+        command.send(Command::Filters(source.to_owned(), filters)).await.map_err(|_| QueueError::Stopped)
+    }
+
+    async fn send(&self, append: Append) -> Result<(), QueueError> {
+        self.append.send(append).await.map_err(|_| QueueError::Stopped)
+    }
+}

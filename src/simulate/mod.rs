@@ -1,1 +1,6 @@
-//! (in work)
+//! The adapter as it speaks, for trials without a smart meter: a household's day, the adapter's document, and the MQTT
+//! client that publishes it.
+
+pub mod adapter;
+mod household;
+mod random;

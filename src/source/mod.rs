@@ -10,9 +10,19 @@ use bytes::Bytes;
 use crate::reading::Received;
 use crate::receipt::Receipt;
 
+pub mod filter;
 pub mod mqtt;
+mod mqtt_connection;
 pub mod mqtt_listener;
+mod mqtt_outage;
+mod mqtt_publisher;
+mod mqtt_seats;
+mod mqtt_subscription;
+mod mqtt_welcome;
+mod mqtt_wire;
+mod outstanding;
 pub mod redelivery;
+pub mod tls;
 
 /// What a source received.
 #[derive(Debug)]

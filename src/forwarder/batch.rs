@@ -1,0 +1,203 @@
+//! How much one transaction may carry. Pure.
+//!
+//! A hung transaction holds up every reader of its partitions, so none is planned to stay open longer than
+//! [`OPEN_LIMIT`] at the throughput measured so far; within that it carries as much as it can, because a transaction costs
+//! the same whatever its size. On a connection of unknown speed it starts small.
+
+use std::time::Duration;
+
+/// No transaction is planned to stay open longer.
+pub const OPEN_LIMIT: Duration = Duration::from_secs(2);
+
+/// From here on nothing more is handed to an open transaction: the rest of [`OPEN_LIMIT`] is for what is in flight, and
+/// for the commit.
+pub const STREAM_LIMIT: Duration = Duration::from_secs(1);
+
+/// Of the first transaction on a new connection: less than 2 s at 64 kbit/s.
+const FIRST: Allowance = Allowance { records: 100, bytes: 12 * 1024 };
+
+/// However fast the connection: bounds what a failed transaction sends again.
+const MOST: Allowance = Allowance { records: 500_000, bytes: 256 * 1024 * 1024 };
+
+/// How much the next transaction may carry; at least one record in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance {
+    pub records: usize,
+    pub bytes: usize,
+}
+
+/// A record alone, whatever its size.
+pub const ONE: Allowance = Allowance { records: 1, bytes: 1 };
+
+/// What a transaction carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    pub records: usize,
+    pub bytes: usize,
+    /// One past the last sequence in it.
+    pub next: u64,
+}
+
+/// Where records were refused: until the line is past it, transactions stay small.
+#[derive(Debug, Clone, Copy)]
+struct Suspects {
+    end: u64,
+    records: usize,
+    /// The smallest load in bytes that was refused.
+    refused_bytes: usize,
+    /// Whether one of them was refused alone.
+    condemned: bool,
+}
+
+/// The pace of one queue.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    allowance: Allowance,
+    suspects: Option<Suspects>,
+    /// A load above this was refused although none of its records was: the topic takes no larger batch. Believed for so
+    /// many transactions more.
+    ceiling: Option<(usize, u32)>,
+}
+
+/// How many transactions a ceiling is believed: the topic may be configured anew.
+const CEILING_TURNS: u32 = 1_000;
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { allowance: FIRST, suspects: None, ceiling: None }
+    }
+}
+
+impl Pace {
+    /// Of the next transaction.
+    pub fn allowance(&self) -> Allowance {
+        let records = self.suspects.map_or(usize::MAX, |suspects| suspects.records);
+        let bytes = self.ceiling.map_or(usize::MAX, |(bytes, _)| bytes);
+        Allowance { records: self.allowance.records.min(records), bytes: self.allowance.bytes.min(bytes) }
+    }
+
+    /// After a connection was made anew: its speed is unknown.
+    pub fn connected(&mut self) {
+        self.allowance = FIRST;
+    }
+
+    /// After a transaction that took `open` from its first record to its end.
+    pub fn committed(&mut self, load: Load, open: Duration) {
+        self.ceiling = self.ceiling.and_then(|(bytes, turns)| Some((bytes, turns.checked_sub(1)?)));
+        match &mut self.suspects {
+            Some(suspects) if load.next >= suspects.end => {
+                if !suspects.condemned {
+                    self.ceiling = Some(((suspects.refused_bytes / 2).max(1), CEILING_TURNS));
+                }
+                self.suspects = None;
+            }
+            // The refused record is behind; there may be others.
+            Some(suspects) if suspects.condemned => suspects.records = suspects.records.saturating_mul(2),
+            _ => {}
+        }
+        // Half of the limit, so that a connection which slows down to a half still keeps to it.
+        let fits = |amount: usize| {
+            let target = amount as u128 * (OPEN_LIMIT / 2).as_micros() / open.as_micros().max(1);
+            usize::try_from(target).unwrap_or(usize::MAX)
+        };
+        let (records, bytes) = (self.allowance.records, self.allowance.bytes);
+        self.allowance = if open > OPEN_LIMIT / 2 {
+            // Never below the first: few records in a lot of time say that the way is long, not that it is narrow.
+            Allowance {
+                records: records.min(fits(load.records)).max(FIRST.records),
+                bytes: bytes.min(fits(load.bytes)).max(FIRST.bytes),
+            }
+        } else if load.records.saturating_mul(2) >= records || load.bytes.saturating_mul(2) >= bytes {
+            Allowance {
+                records: fits(load.records).min(records.saturating_mul(2)).max(records).min(MOST.records),
+                bytes: fits(load.bytes).min(bytes.saturating_mul(2)).max(bytes).min(MOST.bytes),
+            }
+        } else {
+            self.allowance
+        };
+    }
+
+    /// After a transaction with `load` was refused because of a record or their size: half as many.
+    pub fn refused(&mut self, load: Load) {
+        let before = self.suspects;
+        self.suspects = Some(Suspects {
+            end: before.map_or(load.next, |suspects| suspects.end.max(load.next)),
+            records: (load.records / 2).max(1),
+            refused_bytes: before.map_or(load.bytes, |suspects| suspects.refused_bytes.min(load.bytes)),
+            condemned: before.is_some_and(|suspects| suspects.condemned),
+        });
+    }
+
+    /// After the only record of a transaction was condemned.
+    pub fn condemned(&mut self) {
+        if let Some(suspects) = &mut self.suspects {
+            suspects.condemned = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Promise 6: on a line of any steady speed, transactions of a long backlog come to fill the time they may take and
+        /// never stay open longer than the limit, once the speed could be measured.
+        #[test]
+        fn transactions_keep_to_the_limit(rate in 1_000u64..200_000_000, size in 50usize..2_000, fixed_ms in 1u64..400) {
+            let mut pace = Pace::default();
+            for _ in 0..60 {
+                let allowance = pace.allowance();
+                let records = allowance.records.min(allowance.bytes / size).max(1);
+                let bytes = records * size;
+                let open = Duration::from_millis(fixed_ms) + Duration::from_secs_f64(bytes as f64 / rate as f64);
+                let least = bytes <= FIRST.bytes || records == 1;
+                prop_assert!(least || open <= OPEN_LIMIT + Duration::from_millis(1), "{open:?}");
+                pace.committed(Load { records, bytes, next: 0 }, open);
+            }
+            let allowance = pace.allowance();
+            let bytes = allowance.bytes.min(allowance.records * size) as f64;
+            let possible = (rate as f64 / 4.0).min(MOST.bytes as f64).min((MOST.records * size) as f64);
+            prop_assert!(bytes >= possible.min(FIRST.bytes as f64) && bytes >= possible / 2.0, "{bytes} of {possible}");
+        }
+
+        /// Promise 5: halving finds the refused records one by one, condemns none of their neighbours, and comes to an end.
+        #[test]
+        fn only_a_record_alone_is_condemned(bad in proptest::collection::btree_set(0u64..200, 0..6)) {
+            let (mut pace, mut position, mut condemned) = (Pace::default(), 0u64, std::collections::BTreeSet::new());
+            for _ in 0..1_000 {
+                if position >= 200 { break; }
+                let records = (pace.allowance().records as u64).min(200 - position);
+                let load = Load { records: records as usize, bytes: records as usize * 100, next: position + records };
+                let refused = (position..load.next).any(|n| bad.contains(&n) && !condemned.contains(&n));
+                match (refused, records) {
+                    (true, 1) => { condemned.insert(position); pace.refused(load); pace.condemned(); }
+                    (true, _) => pace.refused(load),
+                    (false, _) => { position = load.next; pace.committed(load, Duration::from_millis(20)); }
+                }
+            }
+            prop_assert_eq!(position, 200);
+            prop_assert_eq!(condemned, bad);
+        }
+    }
+
+    /// Promise 5: a topic that takes only small batches is found out once, not at every transaction.
+    #[test]
+    fn batch_limit_of_a_topic_is_learned() {
+        let (mut pace, mut position, mut refusals) = (Pace::default(), 0u64, 0);
+        while position < 100_000 {
+            let allowance = pace.allowance();
+            let records = allowance.records.min(allowance.bytes / 100).max(1);
+            let load = Load { records, bytes: records * 100, next: position + records as u64 };
+            if load.bytes > 5_000 {
+                refusals += 1;
+                pace.refused(load);
+            } else {
+                position = load.next;
+                pace.committed(load, Duration::from_millis(20));
+            }
+        }
+        assert!(refusals < 10, "{refusals}");
+    }
+}

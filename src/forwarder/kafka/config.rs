@@ -1,0 +1,132 @@
+//! The client library's properties, from our settings.
+
+use std::time::Duration;
+
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+
+use crate::config::settings::{Compression, Delivery, Kafka, Sasl, SaslMechanism, Tls};
+
+/// Messages the library holds at most, delivered ones included until they are reported: the queue is ours, not its.
+const BUFFERED_MESSAGES: usize = 4_000;
+
+/// What both kinds of client share. The user's properties stand over our preferences and under what the protocol needs.
+pub fn common(settings: &Kafka, agent_id: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set_log_level(RDKafkaLogLevel::Notice);
+    config.set("client.id", format!("meterferry-{agent_id}"));
+    config.set("socket.keepalive.enable", "true");
+    config.set("reconnect.backoff.ms", "250");
+    config.set("reconnect.backoff.max.ms", millis(settings.retry_max_delay.max(Duration::from_secs(1))));
+    config.set("queue.buffering.max.messages", BUFFERED_MESSAGES.to_string());
+    // What is in flight is limited by `producer.rs`, which lets a single large record through.
+    config.set("queue.buffering.max.kbytes", "1048576");
+    config.set("message.max.bytes", "67108864");
+    config.set("batch.size", "524288");
+    config.set("linger.ms", "2");
+    for (key, value) in &settings.properties {
+        config.set(key, value);
+    }
+    config.set("bootstrap.servers", settings.bootstrap_servers.join(","));
+    config.set("allow.auto.create.topics", "false");
+    security(&mut config, settings.tls.as_ref(), settings.sasl.as_ref());
+    config
+}
+
+/// How long a call of the transaction's protocol may take, and a request to a broker: a transaction that takes longer is
+/// ended by the broker anyway.
+pub fn call_limit(settings: &Kafka) -> Duration {
+    match settings.delivery {
+        Delivery::ExactlyOnce => settings.request_timeout.min(settings.transaction_timeout),
+        Delivery::AtLeastOnce => settings.request_timeout,
+    }
+}
+
+/// Of the producer; `group` is its transactional id.
+pub fn producer(settings: &Kafka, agent_id: &str, group: &str) -> ClientConfig {
+    let mut config = common(settings, agent_id);
+    config.set("acks", "all");
+    config.set("partitioner", "murmur2_random");
+    config.set("compression.codec", compression(settings.compression));
+    config.set("message.timeout.ms", millis(call_limit(settings)));
+    config.set("socket.timeout.ms", millis(call_limit(settings)));
+    // The library tries again as long as the message's time allows.
+    config.set("message.send.max.retries", i32::MAX.to_string());
+    match settings.delivery {
+        Delivery::ExactlyOnce => {
+            config.set("transactional.id", group);
+            config.set("transaction.timeout.ms", millis(settings.transaction_timeout));
+        }
+        Delivery::AtLeastOnce if settings.idempotence => {
+            config.set("enable.idempotence", "true");
+            // A batch that fails must not let a later one overtake it.
+            config.set("enable.gapless.guarantee", "true");
+        }
+        Delivery::AtLeastOnce => {
+            config.set("enable.idempotence", "false");
+            config.set("max.in.flight.requests.per.connection", "1");
+        }
+    }
+    config
+}
+
+/// Of the client that asks for topics and reads the resume point.
+pub fn reader(settings: &Kafka, agent_id: &str, group: &str) -> ClientConfig {
+    let mut config = common(settings, agent_id);
+    config.set("group.id", group);
+    config.set("enable.auto.commit", "false");
+    // With read_uncommitted a pending commit shows the old offset.
+    config.set("isolation.level", "read_committed");
+    config.set("socket.timeout.ms", millis(call_limit(settings)));
+    config
+}
+
+fn security(config: &mut ClientConfig, tls: Option<&Tls>, sasl: Option<&Sasl>) {
+    let protocol = match (tls, sasl) {
+        (None, None) => None,
+        (Some(_), None) => Some("ssl"),
+        (None, Some(_)) => Some("sasl_plaintext"),
+        (Some(_), Some(_)) => Some("sasl_ssl"),
+    };
+    if let Some(protocol) = protocol {
+        config.set("security.protocol", protocol);
+    }
+    if let Some(tls) = tls {
+        // The OpenSSL inside the library was built elsewhere: "probe" looks where distributions keep their roots.
+        let roots = tls.ca_file.as_ref().map_or_else(|| "probe".into(), |file| file.to_string_lossy());
+        config.set("ssl.ca.location", roots);
+        if let Some(file) = &tls.certificate_file {
+            config.set("ssl.certificate.location", file.to_string_lossy());
+        }
+        if let Some(file) = &tls.key_file {
+            config.set("ssl.key.location", file.to_string_lossy());
+        }
+        config.set("ssl.endpoint.identification.algorithm", if tls.verify_hostname { "https" } else { "none" });
+    }
+    if let Some(sasl) = sasl {
+        config.set("sasl.mechanism", mechanism(sasl.mechanism));
+        config.set("sasl.username", &sasl.username);
+        config.set("sasl.password", &sasl.password.0);
+    }
+}
+
+fn mechanism(mechanism: SaslMechanism) -> &'static str {
+    match mechanism {
+        SaslMechanism::Plain => "PLAIN",
+        SaslMechanism::ScramSha256 => "SCRAM-SHA-256",
+        SaslMechanism::ScramSha512 => "SCRAM-SHA-512",
+    }
+}
+
+fn compression(compression: Compression) -> &'static str {
+    match compression {
+        Compression::None => "none",
+        Compression::Gzip => "gzip",
+        Compression::Snappy => "snappy",
+        Compression::Lz4 => "lz4",
+        Compression::Zstd => "zstd",
+    }
+}
+
+fn millis(duration: Duration) -> String {
+    duration.as_millis().min(i32::MAX as u128).max(1).to_string()
+}

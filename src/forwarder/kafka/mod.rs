@@ -1,0 +1,179 @@
+//! Kafka through librdkafka: the only place that knows it.
+//!
+//! librdkafka's calls block in C, so everything here blocks too, and belongs on the forwarder's own thread. Waits that can
+//! be cut into slices are: between slices the watchdog is fed and a stop is looked for.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+
+use crate::config::settings::{Delivery, Kafka};
+use crate::forwarder::cluster::{Cluster, Failure, Session};
+use crate::forwarder::outcome::{Call, Class, Code};
+use crate::shutdown::Shutdown;
+
+mod code;
+mod config;
+mod ears;
+mod producer;
+mod topics;
+
+use ears::Ears;
+use producer::Link;
+
+/// One slice of a long wait.
+const SLICE: Duration = Duration::from_millis(500);
+
+/// How long a wait in an open transaction goes on after a stop was asked for.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// How a wait ends before its time.
+#[derive(Clone)]
+struct Patience {
+    shutdown: Shutdown,
+    heartbeat: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Patience {
+    /// Called between slices: an error where `until` has passed or a stop was asked for.
+    fn check(&self, call: Call, until: Instant, ears: &Ears) -> Result<(), Failure> {
+        (self.heartbeat)();
+        if Instant::now() >= until {
+            let detail = ears.cause().unwrap_or_else(|| "no answer within kafka.request_timeout".to_owned());
+            return Err(Failure { call, code: Code::OperationTimedOut, topic: None, detail });
+        }
+        if self.shutdown.is_asked() {
+            return Err(Failure {
+                call,
+                code: Code::Interrupted,
+                topic: None,
+                detail: "a stop was asked for".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// As `check`, but finishes what it can for a while after a stop was asked for. `stopping` keeps since when.
+    fn check_open(
+        &self,
+        call: Call,
+        until: Instant,
+        stopping: &mut Option<Instant>,
+        ears: &Ears,
+    ) -> Result<(), Failure> {
+        match self.check(call, until, ears) {
+            Err(failure) if failure.code == Code::Interrupted => {
+                let since = *stopping.get_or_insert_with(Instant::now);
+                if since.elapsed() < STOP_GRACE { Ok(()) } else { Err(failure) }
+            }
+            other => other,
+        }
+    }
+}
+
+/// The cluster as it is configured.
+pub struct Broker {
+    settings: Arc<Kafka>,
+    agent_id: Arc<str>,
+    /// Topics that readings and gap records go to.
+    topics: Vec<Arc<str>>,
+    patience: Patience,
+}
+
+impl Broker {
+    /// `topics` are those of the sources; the default topic is always one of them, since gap records go there.
+    pub fn new<'a>(
+        settings: Kafka,
+        agent_id: &str,
+        topics: impl Iterator<Item = &'a str>,
+        shutdown: Shutdown,
+        heartbeat: Arc<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        let mut all: Vec<Arc<str>> = topics.map(Arc::from).collect();
+        all.push(settings.topic.as_str().into());
+        all.sort();
+        all.dedup();
+        Self {
+            settings: Arc::new(settings),
+            agent_id: agent_id.into(),
+            topics: all,
+            patience: Patience { shutdown, heartbeat },
+        }
+    }
+
+    /// Waits until `topic` is there; makes it where that is wanted.
+    fn see_to(&self, reader: &BaseConsumer<Ears>, topic: &Arc<str>, partitions: i32) -> Result<(), Failure> {
+        let until = Instant::now() + self.settings.request_timeout;
+        let mut asked = false;
+        loop {
+            let ears = reader.context();
+            let error = match reader.fetch_metadata(Some(topic), SLICE) {
+                Ok(metadata) => match topics::look(&metadata, topic) {
+                    Ok(()) => return Ok(()),
+                    Err(missing) => missing,
+                },
+                Err(error) => failure(Call::Topics, &error),
+            };
+            // Serves the library's error events.
+            drop(reader.poll(Duration::ZERO));
+            if let Some(cut_off) = ears.cut_off(Call::Topics) {
+                return Err(cut_off);
+            }
+            match error.code.class() {
+                Class::Topic if self.settings.create_topics && error.code != Code::InvalidTopic => {
+                    if !asked {
+                        let config = config::common(&self.settings, &self.agent_id);
+                        topics::Administrator::new(&config, self.settings.request_timeout, Call::CreateTopic)?.create(
+                            topic,
+                            partitions,
+                            self.settings.replication,
+                        )?;
+                        tracing::info!(%topic, partitions, "made the topic");
+                    }
+                    asked = true;
+                }
+                Class::Transient => {}
+                _ => return Err(error),
+            }
+            self.patience.check(Call::Topics, until, ears)?;
+            if asked || error.code != Code::OperationTimedOut {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+    }
+}
+
+impl Cluster for Broker {
+    fn connect(&mut self, group: &str) -> Result<Box<dyn Session>, Failure> {
+        let reader: BaseConsumer<Ears> = config::reader(&self.settings, &self.agent_id, group)
+            .create_with_context(Ears::default())
+            .map_err(|error| failure(Call::Configure, &error))?;
+        for topic in &self.topics {
+            self.see_to(&reader, topic, self.settings.partitions)?;
+        }
+        if self.settings.delivery == Delivery::ExactlyOnce {
+            self.see_to(&reader, &self.settings.resume_topic.as_str().into(), 1)?;
+        }
+        Ok(Box::new(Link::new(
+            Arc::clone(&self.settings),
+            Arc::clone(&self.agent_id),
+            group,
+            self.topics.clone(),
+            reader,
+            self.patience.clone(),
+        )))
+    }
+}
+
+/// The library's error as ours.
+fn failure(call: Call, error: &KafkaError) -> Failure {
+    let detail = match error {
+        // The value may be a secret.
+        KafkaError::ClientConfig(_, reason, key, _) => format!("{key}: {reason}"),
+        KafkaError::ClientCreation(reason) => reason.clone(),
+        other => other.to_string(),
+    };
+    Failure { call, code: code::of(error), topic: None, detail }
+}

@@ -1,0 +1,288 @@
+//! One producer's life on librdkafka.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::config::settings::{Delivery, Kafka};
+use crate::forwarder::cluster::{Failure, Session};
+use crate::forwarder::kafka::ears::Ears;
+use crate::forwarder::kafka::topics::Administrator;
+use crate::forwarder::kafka::{Patience, code, config, failure};
+use crate::forwarder::outcome::{Call, Code};
+use crate::forwarder::record::Record;
+use crate::forwarder::resume::{Committed, ResumePoint};
+use crate::forwarder::timestamp::TopicLimits;
+
+/// Bytes of values handed to the library and not yet delivered; a single record may be larger.
+const IN_FLIGHT: usize = 1024 * 1024;
+
+/// Delivery reports are served after so many records at the latest.
+const SERVE_EVERY: u32 = 256;
+
+/// One slice of a transaction call that can be resumed.
+const CALL_SLICE: Duration = Duration::from_millis(250);
+
+/// The partition of the resume topic that the resume point belongs to.
+const RESUME_PARTITION: i32 = 0;
+
+/// A session: first a reader, then a producer.
+pub struct Link {
+    settings: Arc<Kafka>,
+    agent_id: Arc<str>,
+    group: String,
+    topics: Vec<Arc<str>>,
+    patience: Patience,
+    /// Until the resume point was read: a second client costs memory.
+    reader: Option<BaseConsumer<Ears>>,
+    /// What `send_offsets_to_transaction` wants to know of the group.
+    membership: Option<ConsumerGroupMetadata>,
+    producer: Option<BaseProducer<Ears>>,
+    unserved: u32,
+}
+
+impl Link {
+    pub fn new(
+        settings: Arc<Kafka>,
+        agent_id: Arc<str>,
+        group: &str,
+        topics: Vec<Arc<str>>,
+        reader: BaseConsumer<Ears>,
+        patience: Patience,
+    ) -> Self {
+        let membership = reader.group_metadata();
+        let group = group.to_owned();
+        Self {
+            settings,
+            agent_id,
+            group,
+            topics,
+            patience,
+            reader: Some(reader),
+            membership,
+            producer: None,
+            unserved: 0,
+        }
+    }
+
+    fn transactional(&self) -> bool {
+        self.settings.delivery == Delivery::ExactlyOnce
+    }
+
+    fn producer(&self) -> &BaseProducer<Ears> {
+        self.producer.as_ref().expect("init comes first")
+    }
+
+    fn until(&self) -> Instant {
+        Instant::now() + config::call_limit(&self.settings)
+    }
+
+    /// A failed call, with the error behind it where the library hides it behind "fatal" or a timeout.
+    fn explain(&self, call: Call, error: &KafkaError) -> Failure {
+        let mut failed = failure(call, error);
+        let producer = self.producer();
+        if let Some((code, reason)) = producer.client().fatal_error() {
+            failed.code = code::translate(code);
+            failed.detail = reason;
+        } else if let Some(undelivered) = producer.context().undelivered() {
+            return undelivered;
+        } else if let (Code::OperationTimedOut, Some(cause)) = (failed.code, producer.context().cause()) {
+            failed.detail = format!("{}: {cause}", failed.detail);
+        }
+        failed
+    }
+
+    /// A transaction call in slices; the library resumes it. Only for calls that may be repeated while they run.
+    fn sliced(&self, call: Call, act: impl Fn(Duration) -> KafkaResult<()>) -> Result<(), Failure> {
+        let (until, mut stopping) = (self.until(), None);
+        loop {
+            match act(CALL_SLICE) {
+                Ok(()) => return Ok(()),
+                Err(KafkaError::Transaction(error))
+                    if error.is_retriable() && error.code() == RDKafkaErrorCode::OperationTimedOut =>
+                {
+                    self.producer().poll(Duration::ZERO);
+                    let ears = self.producer().context();
+                    if call == Call::Init {
+                        ears.cut_off(call).map_or(Ok(()), Err)?;
+                        self.patience.check(call, until, ears)?;
+                    } else {
+                        self.patience.check_open(call, until, &mut stopping, ears)?;
+                    }
+                }
+                Err(error) => return Err(self.explain(call, &error)),
+            }
+        }
+    }
+
+    fn undelivered(&self) -> Result<(), Failure> {
+        match self.producer().context().undelivered() {
+            Some(failed) if failed.code == Code::Fatal => {
+                Err(self.explain(Call::Produce, &KafkaError::MessageProduction(RDKafkaErrorCode::Fatal)))
+            }
+            Some(failed) => Err(failed),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Session for Link {
+    fn init(&mut self) -> Result<(), Failure> {
+        let producer = config::producer(&self.settings, &self.agent_id, &self.group)
+            .create_with_context(Ears::default())
+            .map_err(|error| failure(Call::Configure, &error))?;
+        self.producer = Some(producer);
+        if self.transactional() {
+            self.sliced(Call::Init, |slice| self.producer().init_transactions(slice))?;
+        }
+        Ok(())
+    }
+
+    fn resume_point(&mut self) -> Result<Option<Committed>, Failure> {
+        if !self.transactional() {
+            return Ok(None);
+        }
+        let reader = self.reader.as_ref().expect("the resume point is read before the first transaction");
+        let until = self.until();
+        loop {
+            let mut question = TopicPartitionList::new();
+            question.add_partition(&self.settings.resume_topic, RESUME_PARTITION);
+            let error = match reader.committed_offsets(question, Duration::from_secs(4)) {
+                Ok(answer) => match committed(&answer) {
+                    Ok(point) => return Ok(point),
+                    Err(error) => error,
+                },
+                Err(error) => failure(Call::ReadResumePoint, &error),
+            };
+            drop(reader.poll(Duration::ZERO));
+            if error.code != Code::OperationTimedOut {
+                return Err(error);
+            }
+            self.patience.check(Call::ReadResumePoint, until, reader.context())?;
+        }
+    }
+
+    fn limits(&mut self) -> BTreeMap<Arc<str>, Result<TopicLimits, Failure>> {
+        let config = config::common(&self.settings, &self.agent_id);
+        match Administrator::new(&config, config::call_limit(&self.settings), Call::Topics) {
+            Ok(administrator) => administrator.limits(&self.topics),
+            Err(failed) => self.topics.iter().map(|topic| (Arc::clone(topic), Err(failed.clone()))).collect(),
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), Failure> {
+        self.reader = None;
+        if self.transactional() {
+            let begun = self.producer().begin_transaction();
+            begun.map_err(|error| self.explain(Call::Begin, &error))?;
+        }
+        Ok(())
+    }
+
+    fn produce(&mut self, record: &Record, timestamp_ms: i64) -> Result<(), Failure> {
+        let mut headers = OwnedHeaders::new_with_capacity(7);
+        for (key, value) in record.headers.list() {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
+        let producer = self.producer();
+        let ears = producer.context();
+        let (until, mut stopping) = (self.until(), None);
+        let mut message = BaseRecord::to(&record.topic)
+            .key(record.key.as_str())
+            .payload(&record.value[..])
+            .timestamp(timestamp_ms)
+            .headers(headers);
+        loop {
+            let flying = ears.in_flight();
+            if flying == 0 || flying + record.value.len() <= IN_FLIGHT {
+                match producer.send(message) {
+                    Ok(()) => break,
+                    Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => message = back,
+                    Err((error, _)) => {
+                        let failed = self.explain(Call::Produce, &error);
+                        return Err(Failure { topic: Some(Arc::clone(&record.topic)), ..failed });
+                    }
+                }
+            }
+            producer.poll(Duration::from_millis(1));
+            self.undelivered()?;
+            self.patience.check_open(Call::Produce, until, &mut stopping, ears)?;
+        }
+        ears.handed_over(record.value.len());
+        self.unserved += 1;
+        if self.unserved >= SERVE_EVERY {
+            self.unserved = 0;
+            self.producer().poll(Duration::ZERO);
+            self.undelivered()?;
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Result<(), Failure> {
+        let (started, mut stopping) = (Instant::now(), None);
+        // A message that is not delivered fails by itself after this; a little more, so that its report is heard.
+        let until = self.until() + Duration::from_secs(2);
+        let producer = self.producer();
+        while producer.in_flight_count() > 0 {
+            // Short at first: the whole transaction takes a dozen milliseconds on a good connection.
+            let wait = if started.elapsed() < Duration::from_millis(100) { 1 } else { 10 };
+            producer.poll(Duration::from_millis(wait));
+            self.undelivered()?;
+            self.patience.check_open(Call::Produce, until, &mut stopping, producer.context())?;
+        }
+        self.undelivered()
+    }
+
+    fn commit(&mut self, point: &ResumePoint) -> Result<(), Failure> {
+        if !self.transactional() {
+            return Ok(());
+        }
+        let offset = i64::try_from(point.next).expect("sequences stay below 2^63");
+        let mut offsets = TopicPartitionList::new();
+        let mut element = offsets.add_partition(&self.settings.resume_topic, RESUME_PARTITION);
+        element.set_metadata(point.to_string());
+        let placed = element.set_offset(Offset::Offset(offset));
+        placed.map_err(|error| self.explain(Call::WriteResumePoint, &error))?;
+        let membership = self.membership.as_ref().expect("a consumer with a group has its metadata");
+        // Not in slices: a call repeated while the first still runs could have its late answer taken for the commit's.
+        let written =
+            self.producer().send_offsets_to_transaction(&offsets, membership, config::call_limit(&self.settings));
+        written.map_err(|error| self.explain(Call::WriteResumePoint, &error))?;
+        (self.patience.heartbeat)();
+        self.sliced(Call::Commit, |slice| self.producer().commit_transaction(slice))
+    }
+
+    fn idle(&mut self) -> Result<(), Failure> {
+        let producer = self.producer();
+        producer.poll(Duration::ZERO);
+        match producer.client().fatal_error() {
+            Some(_) => Err(self.explain(Call::Begin, &KafkaError::Global(RDKafkaErrorCode::Fatal))),
+            None => producer.context().cut_off(Call::Topics).map_or(Ok(()), Err),
+        }
+    }
+}
+
+/// The group's offset in `answer`. Each element has an error of its own, whatever the call returned.
+fn committed(answer: &TopicPartitionList) -> Result<Option<Committed>, Failure> {
+    let elements = answer.elements();
+    let element = elements.first().expect("the answer has the partition that was asked for");
+    element.error().map_err(|error| failure(Call::ReadResumePoint, &error))?;
+    match element.offset() {
+        Offset::Invalid => Ok(None),
+        Offset::Offset(offset) if offset >= 0 => {
+            Ok(Some(Committed { offset: offset.unsigned_abs(), metadata: element.metadata().to_owned() }))
+        }
+        other => Err(Failure {
+            call: Call::ReadResumePoint,
+            code: Code::OffsetOutOfRange,
+            topic: None,
+            detail: format!("the committed offset is {other:?}"),
+        }),
+    }
+}

@@ -1,0 +1,227 @@
+//! A record for Kafka: CloudEvents 1.0 over the Kafka protocol binding, binary mode. Pure.
+//!
+//! The value is the payload, unchanged, or a small JSON document that explains missing sequences; what else there is to
+//! say stands in the headers. <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md>
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+
+use crate::clock;
+use crate::forwarder::timestamp;
+use crate::reading::{CE_TYPE_GAP, CE_TYPE_READING, QueueId, Reading, Received};
+
+/// What stays as it is in a path segment of a URI reference (RFC 3986, unreserved).
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// What is handed to Kafka, but for its timestamp in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub topic: Arc<str>,
+    pub key: String,
+    pub value: Bytes,
+    pub headers: Headers,
+    /// Milliseconds since 1970.
+    pub timestamp_ms: i64,
+}
+
+impl Record {
+    /// Bytes of it that count in a batch; the headers roughly.
+    pub fn size(&self) -> usize {
+        self.key.len() + self.value.len() + self.headers.source.len() + 200
+    }
+}
+
+/// The headers of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Headers {
+    /// `ce_id`: what a consumer drops repeats by.
+    pub id: String,
+    /// `ce_source`
+    pub source: Arc<str>,
+    /// `ce_type`
+    pub kind: &'static str,
+    /// `ce_time`: when it was measured, whatever the record's timestamp had to become.
+    pub time: String,
+    /// `ce_sequence`: sorts as text.
+    pub sequence: String,
+    /// `content-type`
+    pub content_type: &'static str,
+}
+
+impl Headers {
+    /// In the order in which they are written.
+    pub fn list(&self) -> [(&'static str, &str); 7] {
+        [
+            ("ce_specversion", "1.0"),
+            ("ce_id", &self.id),
+            ("ce_source", &self.source),
+            ("ce_type", self.kind),
+            ("ce_time", &self.time),
+            ("ce_sequence", &self.sequence),
+            ("content-type", self.content_type),
+        ]
+    }
+}
+
+/// Why sequences are missing: the value of a gap record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    pub first: u64,
+    pub last: u64,
+    pub count: u64,
+    pub reason: String,
+}
+
+impl Missing {
+    pub fn new(first: u64, last: u64, reason: impl Into<String>) -> Self {
+        Self { first, last, count: last.saturating_sub(first).saturating_add(1), reason: reason.into() }
+    }
+}
+
+/// Makes records of what one queue holds.
+#[derive(Debug)]
+pub struct Recorder {
+    queue_id: QueueId,
+    agent_id: String,
+    agent_source: Arc<str>,
+    default_topic: Arc<str>,
+    /// Topic and `ce_source` of each source.
+    sources: BTreeMap<Arc<str>, (Arc<str>, Arc<str>)>,
+}
+
+impl Recorder {
+    /// `topics` names the topic of each source; a source that is no longer configured goes to `default_topic`.
+    pub fn new(queue_id: QueueId, agent_id: &str, default_topic: &str, topics: &BTreeMap<Arc<str>, String>) -> Self {
+        let mut recorder = Self {
+            queue_id,
+            agent_id: agent_id.to_owned(),
+            agent_source: format!("/{}", segment(agent_id)).into(),
+            default_topic: default_topic.into(),
+            sources: BTreeMap::new(),
+        };
+        for (source, topic) in topics {
+            let path = recorder.path(source);
+            recorder.sources.insert(Arc::clone(source), (topic.as_str().into(), path));
+        }
+        recorder
+    }
+
+    fn path(&self, source: &str) -> Arc<str> {
+        format!("{}/{}", self.agent_source, segment(source)).into()
+    }
+
+    /// Of the reading at `sequence`; its timestamp is when it was measured, as far as can be believed.
+    pub fn reading(&self, sequence: u64, reading: Reading, now: &Received) -> Record {
+        let (topic, source) = match self.sources.get(&reading.source) {
+            Some((topic, source)) => (Arc::clone(topic), Arc::clone(source)),
+            None => (Arc::clone(&self.default_topic), self.path(&reading.source)),
+        };
+        let time = timestamp::measured(reading.measured_ms, clock::corrected_ms(&reading.received, now));
+        let content_type = if reading.json { "application/json" } else { "application/octet-stream" };
+        Record {
+            topic,
+            key: reading.device,
+            value: reading.payload,
+            headers: self.headers(sequence, source, CE_TYPE_READING, time, content_type),
+            timestamp_ms: time,
+        }
+    }
+
+    /// Under `sequence`, that `missing` will not be seen.
+    pub fn gap(&self, sequence: u64, missing: &Missing, noticed: &Received, now: &Received) -> Record {
+        let time = clock::corrected_ms(noticed, now);
+        let value = serde_json::to_vec(missing).expect("numbers and text are always JSON");
+        Record {
+            topic: Arc::clone(&self.default_topic),
+            key: self.agent_id.clone(),
+            value: value.into(),
+            headers: self.headers(sequence, Arc::clone(&self.agent_source), CE_TYPE_GAP, time, "application/json"),
+            timestamp_ms: time,
+        }
+    }
+
+    fn headers(
+        &self,
+        sequence: u64,
+        source: Arc<str>,
+        kind: &'static str,
+        time_ms: i64,
+        content_type: &'static str,
+    ) -> Headers {
+        Headers {
+            id: format!("{}-{sequence}", self.queue_id),
+            source,
+            kind,
+            time: Timestamp::from_millisecond(time_ms).unwrap_or(Timestamp::UNIX_EPOCH).to_string(),
+            sequence: format!("{sequence:020}"),
+            content_type,
+        }
+    }
+}
+
+fn segment(text: &str) -> String {
+    utf8_percent_encode(text, SEGMENT).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Received = Received { wall_ms: 1_697_623_020_500, boot_ms: 9_000, boot_id: 1, synchronised: true };
+
+    fn reading(source: &str, measured_ms: Option<i64>) -> Reading {
+        Reading {
+            source: source.into(),
+            device: "90296857".into(),
+            topic: "sma".into(),
+            sender: String::new(),
+            packet_id: Some(1),
+            received: Received { wall_ms: 1_697_623_016_250, ..NOW },
+            measured_ms,
+            self_identified: true,
+            json: true,
+            payload: Bytes::from_static(b"{\"name\": 1}"),
+        }
+    }
+
+    fn recorder() -> Recorder {
+        let topics = [("house meter".into(), "meters".to_owned())].into();
+        Recorder::new(QueueId(0xab), "pi-1", "sma-kafka", &topics)
+    }
+
+    /// Promise 3: the headers by which a consumer drops repeats and an audit finds gaps.
+    #[test]
+    fn reading_as_cloud_event() {
+        let record = recorder().reading(42, reading("house meter", Some(1_697_623_015_000)), &NOW);
+        assert_eq!((&*record.topic, &*record.key, &*record.value), ("meters", "90296857", &b"{\"name\": 1}"[..]));
+        assert_eq!(record.timestamp_ms, 1_697_623_015_000);
+        assert_eq!(
+            record.headers.list(),
+            [
+                ("ce_specversion", "1.0"),
+                ("ce_id", "000000000000000000000000000000ab-42"),
+                ("ce_source", "/pi-1/house%20meter"),
+                ("ce_type", "io.meterferry.reading"),
+                ("ce_time", "2023-10-18T09:56:55Z"),
+                ("ce_sequence", "00000000000000000042"),
+                ("content-type", "application/json"),
+            ]
+        );
+        let gone = recorder().reading(43, reading("gone", None), &NOW);
+        assert_eq!((&*gone.topic, &*gone.headers.source), ("sma-kafka", "/pi-1/gone"));
+        assert_eq!(gone.headers.time, "2023-10-18T09:56:56.25Z", "received, where the meter tells no time");
+    }
+
+    /// Promise 5: what a gap record says.
+    #[test]
+    fn gap_as_cloud_event() {
+        let record = recorder().gap(7, &Missing::new(7, 9, "a damaged segment"), &NOW, &NOW);
+        assert_eq!(record.value, r#"{"first":7,"last":9,"count":3,"reason":"a damaged segment"}"#);
+        assert_eq!((&*record.topic, &*record.key, record.headers.kind), ("sma-kafka", "pi-1", "io.meterferry.gap"));
+    }
+}

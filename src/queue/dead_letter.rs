@@ -1,0 +1,134 @@
+//! `dead-letters.redb`: what was set aside, by queue id and sequence. Made with the first dead letter.
+//!
+//! One table, (queue id, sequence) → 16 bytes of SHA-256 over the rest, then a [`DeadLetter`] in postcard.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use redb::{
+    Database, Durability, ReadOnlyDatabase, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+};
+
+use super::segment::{SegmentError, builder, guarded, remove_if_there, sync_folder};
+use crate::reading::{DeadLetter, Fingerprint};
+
+pub(super) const FILE: &str = "dead-letters.redb";
+const LETTERS: TableDefinition<(u128, u64), &[u8]> = TableDefinition::new("dead-letters");
+/// Bytes before a letter: 16 of SHA-256 over the rest.
+const CHECK: usize = 16;
+
+/// The dead letters of one folder; the file is open only while it is used.
+#[derive(Debug, Clone)]
+pub(super) struct DeadLetters {
+    path: PathBuf,
+    /// Bytes of letters; above it the oldest are deleted.
+    max_size: u64,
+}
+
+impl DeadLetters {
+    pub fn new(folder: &Path, max_size: u64) -> Self {
+        Self { path: folder.join(FILE), max_size }
+    }
+
+    /// Puts one away; durable when it returns. Putting the same one away again changes nothing. Returns how many old
+    /// ones were deleted for it.
+    pub fn put(&self, letter: &DeadLetter) -> Result<u64, SegmentError> {
+        let database = self.open()?;
+        guarded(&self.path, || {
+            let bytes = encode(letter).map_err(|error| std::io::Error::other(error.to_string()))?;
+            let mut deleted = 0;
+            let mut transaction = database.begin_write().map_err(redb::Error::from)?;
+            transaction.set_durability(Durability::Immediate).map_err(redb::Error::from)?;
+            {
+                let mut table = transaction.open_table(LETTERS).map_err(redb::Error::from)?;
+                table.insert((letter.queue_id.0, letter.sequence), bytes.as_slice()).map_err(redb::Error::from)?;
+                while table.stats().map_err(redb::Error::from)?.stored_bytes() > self.max_size {
+                    if table.len().map_err(redb::Error::from)? <= 1 {
+                        break;
+                    }
+                    let Some(oldest) = oldest(&table)? else { break };
+                    table.remove(oldest).map_err(redb::Error::from)?;
+                    deleted += 1;
+                }
+            }
+            transaction.commit().map_err(redb::Error::from)?;
+            database.close()?;
+            Ok(deleted)
+        })
+    }
+
+    /// All of them, in the order in which they were received; a damaged one is left out. Reads beside the agent.
+    pub fn list(&self) -> Result<Vec<DeadLetter>, SegmentError> {
+        if !self.path.exists() {
+            return Ok(Vec::new());
+        }
+        guarded(&self.path, || {
+            let database: ReadOnlyDatabase = builder().open_read_only(&self.path)?;
+            let transaction = database.begin_read().map_err(redb::Error::from)?;
+            let table = transaction.open_table(LETTERS).map_err(redb::Error::from)?;
+            let mut letters = Vec::new();
+            for item in table.iter().map_err(redb::Error::from)? {
+                let (_, value) = item.map_err(redb::Error::from)?;
+                letters.extend(decode(value.value()));
+            }
+            letters.sort_by_key(|letter| letter.sequence);
+            Ok(letters)
+        })
+    }
+
+    pub fn count(&self) -> Result<u64, SegmentError> {
+        if !self.path.exists() {
+            return Ok(0);
+        }
+        guarded(&self.path, || {
+            let database: ReadOnlyDatabase = builder().open_read_only(&self.path)?;
+            let transaction = database.begin_read().map_err(redb::Error::from)?;
+            Ok(transaction.open_table(LETTERS).map_err(redb::Error::from)?.len().map_err(redb::Error::from)?)
+        })
+    }
+
+    fn open(&self) -> Result<Database, SegmentError> {
+        if self.path.exists() {
+            return guarded(&self.path, || Ok(builder().set_check_integrity_on_open(true).open(&self.path)?));
+        }
+        let unfinished = self.path.with_extension("new");
+        guarded(&self.path, || {
+            remove_if_there(&unfinished)?;
+            let database = builder().create(&unfinished)?;
+            let transaction = database.begin_write().map_err(redb::Error::from)?;
+            transaction.open_table(LETTERS).map_err(redb::Error::from)?;
+            transaction.commit().map_err(redb::Error::from)?;
+            File::open(&unfinished)?.sync_all()?;
+            fs::rename(&unfinished, &self.path)?;
+            if let Some(folder) = self.path.parent() {
+                sync_folder(folder)?;
+            }
+            Ok(database)
+        })
+    }
+}
+
+/// Sequences rise over all queue ids of a folder, so the lowest is the oldest.
+fn oldest(table: &impl ReadableTable<(u128, u64), &'static [u8]>) -> Result<Option<(u128, u64)>, redb::Error> {
+    let mut oldest: Option<(u128, u64)> = None;
+    for item in table.iter()? {
+        let (key, _) = item?;
+        let key = key.value();
+        if oldest.is_none_or(|known| key.1 < known.1) {
+            oldest = Some(key);
+        }
+    }
+    Ok(oldest)
+}
+
+fn encode(letter: &DeadLetter) -> Result<Vec<u8>, postcard::Error> {
+    let mut bytes = postcard::to_extend(letter, vec![0; CHECK])?;
+    let check = Fingerprint::of(&[&bytes[CHECK..]]);
+    bytes[..CHECK].copy_from_slice(&check.0);
+    Ok(bytes)
+}
+
+fn decode(bytes: &[u8]) -> Option<DeadLetter> {
+    let (check, body) = bytes.split_at_checked(CHECK)?;
+    (Fingerprint::of(&[body]).0 == check).then(|| postcard::from_bytes(body).ok()).flatten()
+}

@@ -1,0 +1,60 @@
+//! How much room the queue may take.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// A database page, and what a commit rewrites of the tree above the records (measured: 28 KB at most).
+const COMMIT_OVERHEAD: u64 = 64 * 1024;
+
+/// `queue.max_size` and `queue.min_free`, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit {
+    pub max_size: u64,
+    pub min_free: u64,
+}
+
+/// Why there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoRoom {
+    #[error("the queue takes {used} bytes, queue.max_size is {limit}")]
+    MaxSize { used: u64, limit: u64 },
+    #[error("the file system has {free} bytes free, queue.min_free is {limit}")]
+    MinFree { free: u64, limit: u64 },
+}
+
+impl Limit {
+    /// Whether `more` bytes of records fit beside the `used` ones; pure.
+    pub fn allows(&self, used: u64, free: u64, more: u64) -> Result<(), NoRoom> {
+        let needed = more.saturating_mul(2).saturating_add(COMMIT_OVERHEAD);
+        if used.saturating_add(needed) > self.max_size {
+            return Err(NoRoom::MaxSize { used, limit: self.max_size });
+        }
+        if free < self.min_free.saturating_add(needed) {
+            return Err(NoRoom::MinFree { free, limit: self.min_free });
+        }
+        Ok(())
+    }
+}
+
+/// Bytes that an unprivileged process may still write on the file system of `folder`.
+pub(super) fn free(folder: &Path) -> io::Result<u64> {
+    let stat = nix::sys::statvfs::statvfs(folder)?;
+    #[allow(clippy::useless_conversion, reason = "the fields have 32 bits on armhf")]
+    let (blocks, size) = (u64::from(stat.blocks_available()), u64::from(stat.fragment_size()));
+    Ok(blocks.saturating_mul(size))
+}
+
+/// Bytes that the files of `folder` take.
+pub(super) fn used(folder: &Path) -> io::Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(folder)? {
+        match entry?.metadata() {
+            Ok(metadata) if metadata.is_file() => sum += metadata.len(),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sum)
+}

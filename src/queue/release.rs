@@ -1,0 +1,52 @@
+//! `released`: the release point, for when no record carries it: at a pause, at a stop, before an unlink.
+//!
+//! One line of text: origin (32 hexadecimal digits), next sequence, CRC-32 of the two (8 hexadecimal digits). A file
+//! that does not fit is ignored: the release point that the newest record carries is older, never wrong.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::segment::replace_file;
+
+pub(super) const FILE: &str = "released";
+
+/// The release point kept in `folder`; none where there is none that can be trusted.
+pub(super) fn read(folder: &Path, origin: u128) -> Option<u64> {
+    let text = fs::read_to_string(folder.join(FILE)).ok()?;
+    let mut words = text.split_whitespace();
+    let (owner, next, crc) = (words.next()?, words.next()?, words.next()?);
+    let next: u64 = next.parse().ok()?;
+    let fits = owner == format!("{origin:032x}") && crc == checksum(owner, next);
+    fits.then_some(next)
+}
+
+/// Durable when it returns.
+pub(super) fn write(folder: &Path, origin: u128, next: u64) -> io::Result<()> {
+    let owner = format!("{origin:032x}");
+    let crc = checksum(&owner, next);
+    replace_file(&folder.join(FILE), format!("{owner} {next} {crc}\n").as_bytes())
+}
+
+fn checksum(owner: &str, next: u64) -> String {
+    format!("{:08x}", crc32fast::hash(format!("{owner} {next}").as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Promise 2: a release point of another queue, or a damaged one, releases nothing.
+    #[test]
+    fn only_an_own_and_whole_file_is_believed() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        assert_eq!(read(folder.path(), 1), None);
+        write(folder.path(), 1, 42).expect("written");
+        assert_eq!(read(folder.path(), 1), Some(42));
+        assert_eq!(read(folder.path(), 2), None);
+        let path = folder.path().join(FILE);
+        let text = fs::read_to_string(&path).expect("text").replace(" 42 ", " 43 ");
+        fs::write(&path, text).expect("written");
+        assert_eq!(read(folder.path(), 1), None);
+    }
+}

@@ -1,0 +1,348 @@
+//! The folder's one owner: appends, seals, unlinks, forks. Synchronous; the writer thread holds it and brings the time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tracing::{error, info, warn};
+
+use super::dead_letter::DeadLetters;
+use super::error::QueueError;
+use super::identity::{Identity, Lost};
+use super::limit::{self, Limit, NoRoom};
+use super::record::{self, Content, Stored, WINDOW_KEY, Window};
+use super::release;
+use super::salvage;
+use super::segment::{self, Active};
+use super::shared::Shared;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::reading::{Body, DeadLetter, Mark, QueueId};
+
+/// Further than any segment can hold: where sequences go on when it is not known how far a damaged segment reached.
+pub(super) const JUMP: u64 = 1 << 32;
+
+/// One encoded record that waits for its commit.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub sequence: u64,
+    pub bytes: Vec<u8>,
+}
+
+pub(super) struct Store {
+    pub(super) folder: PathBuf,
+    pub(super) identity: Identity,
+    pub(super) hardware_serial: Option<String>,
+    /// None while the newest segment cannot be opened for writing (a full disk).
+    pub(super) active: Option<Active>,
+    /// Of the newest segment, open or not.
+    pub(super) newest: u64,
+    /// The next sequence that will be given out.
+    pub(super) next: u64,
+    pub(super) release_point: u64,
+    pub(super) released_on_disk: u64,
+    pub(super) marks: BTreeMap<String, VecDeque<Mark>>,
+    pub(super) window: usize,
+    pub(super) segment_size: u64,
+    pub(super) limit: Limit,
+    /// Bytes of everything in the folder but the active segment.
+    pub(super) at_rest: u64,
+    pub(super) dead_letters: DeadLetters,
+    pub(super) shared: Arc<Shared>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Clock,
+}
+
+impl Store {
+    /// Gives `body` its sequence and encodes it; not on disk yet. The mark joins the window of its source.
+    pub fn prepare(&mut self, body: Body, source: &str, mark: Mark) -> Result<Pending, QueueError> {
+        let sequence = self.next;
+        let stored = Stored { release_point: self.release_point, content: Content::Record(body) };
+        let bytes = self.encode(sequence, &stored)?;
+        self.next += 1;
+        let window = self.window;
+        remember(&mut self.marks, source, mark, window);
+        Ok(Pending { sequence, bytes })
+    }
+
+    /// Why `bytes` more have no room, if so.
+    pub fn room(&self, bytes: u64) -> Result<Result<(), NoRoom>, QueueError> {
+        let free =
+            limit::free(&self.folder).map_err(|source| QueueError::Write { path: self.folder.clone(), source })?;
+        let used = self.at_rest + self.active.as_ref().map_or(0, Active::size);
+        self.metrics.queue.disk_bytes.set(used);
+        Ok(self.limit.allows(used, free, bytes))
+    }
+
+    /// Appends in one transaction; when this returns, the records are on disk and readers see them.
+    pub fn commit(&mut self, records: &[Pending]) -> Result<(), QueueError> {
+        let Some(last) = records.last() else { return Ok(()) };
+        self.ensure_active()?;
+        let Some(active) = &self.active else { return Err(QueueError::Stopped) };
+        let appended = active.append(records.iter().map(|record| (record.sequence, &record.bytes)));
+        if let Err(error) = appended {
+            // After a failed write redb refuses everything: it is opened anew at the next attempt.
+            self.active = None;
+            return Err(error.into());
+        }
+        let end = last.sequence + 1;
+        self.shared.change(|state| state.end = end);
+        let queue = &self.metrics.queue;
+        queue.commits.one();
+        queue.stored.add(records.len() as u64);
+        queue.stored_bytes.add(records.iter().map(|record| record.bytes.len() as u64).sum());
+        queue.next_sequence.set(end);
+        Ok(())
+    }
+
+    /// Begins a new segment if the active one has reached its size. The records before it are safe whatever happens.
+    pub fn roll_if_due(&mut self) -> Result<(), QueueError> {
+        match &self.active {
+            Some(active) if active.size() >= self.segment_size => self.roll(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Seals the active segment and begins a new one.
+    fn roll(&mut self) -> Result<(), QueueError> {
+        if let Some(active) = self.active.take() {
+            active.seal()?;
+        }
+        self.begin_segment()?;
+        self.unlink_released()
+    }
+
+    pub(super) fn begin_segment(&mut self) -> Result<(), QueueError> {
+        // A batch may be waiting: its sequences are given out, and the first of them goes into the new segment.
+        let first = self.shared.state().end.max(self.newest + 1);
+        let window = Window {
+            origin: self.identity.origin,
+            made: self.clock.now(),
+            marks: self.marks.iter().map(|(source, marks)| (source.clone(), marks.iter().copied().collect())).collect(),
+        };
+        let stored = Stored { release_point: self.release_point, content: Content::Window(window) };
+        let bytes = self.encode(WINDOW_KEY, &stored)?;
+        self.active = Some(Active::create(&self.folder, first, std::iter::once((WINDOW_KEY, bytes)))?);
+        self.newest = first;
+        self.shared.change(|state| {
+            state.segments.insert(first);
+            state.end = state.end.max(first);
+        });
+        self.next = self.next.max(first);
+        self.measure();
+        Ok(())
+    }
+
+    fn ensure_active(&mut self) -> Result<(), QueueError> {
+        if self.active.is_some() {
+            return Ok(());
+        }
+        // Damage of the newest segment ends the agent here: the next start salvages it before any sequence is given out.
+        self.active = Some(Active::open(&self.folder, self.newest)?);
+        self.measure();
+        self.roll_if_due()
+    }
+
+    /// Everything below `next` is in Kafka. True if that made room.
+    pub fn release(&mut self, next: u64) -> Result<bool, QueueError> {
+        if next <= self.release_point {
+            return Ok(false);
+        }
+        self.release_point = next.min(self.shared.state().end);
+        let release_point = self.release_point;
+        self.shared.change(|state| {
+            state.release_point = release_point;
+            state.lost.retain(|lost| lost.last >= release_point);
+        });
+        self.metrics.queue.release_point.set(release_point);
+        let before = self.at_rest;
+        self.unlink_released()?;
+        Ok(self.at_rest < before)
+    }
+
+    /// Makes room where only the active segment is left to give: seals it, so that it can be unlinked next.
+    pub fn give_way(&mut self) -> Result<(), QueueError> {
+        let state = self.shared.state().clone();
+        let emptied = state.release_point >= state.end && self.newest < state.end;
+        if emptied && self.active.as_ref().is_some_and(|active| active.size() > self.segment_size / 4) {
+            self.roll()?;
+        }
+        Ok(())
+    }
+
+    /// Unlinks the segments that hold nothing but released records. The one before the active stays until the next
+    /// roll: its last record is what Kafka's resume point is compared with.
+    fn unlink_released(&mut self) -> Result<(), QueueError> {
+        let segments: Vec<u64> = self.shared.state().segments.iter().copied().collect();
+        let mut gone = Vec::new();
+        for pair in segments.windows(3) {
+            if pair[1] > self.release_point {
+                break;
+            }
+            gone.push(pair[0]);
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.write_released()?;
+        for first in gone {
+            let path = segment::path(&self.folder, first);
+            segment::remove_if_there(&path).map_err(|source| QueueError::Write { path, source })?;
+            self.shared.change(|state| {
+                state.segments.remove(&first);
+            });
+        }
+        self.measure();
+        Ok(())
+    }
+
+    /// Keeps the release point for when no record carries it. Durable when it returns.
+    pub fn write_released(&mut self) -> Result<(), QueueError> {
+        if self.released_on_disk == self.release_point {
+            return Ok(());
+        }
+        release::write(&self.folder, self.identity.origin, self.release_point)
+            .map_err(|source| QueueError::Write { path: self.folder.join(release::FILE), source })?;
+        self.released_on_disk = self.release_point;
+        if self.identity.lost.iter().any(|lost| lost.last < self.release_point) {
+            let release_point = self.release_point;
+            self.identity.lost.retain(|lost| lost.last >= release_point);
+            self.write_identity()?;
+        }
+        Ok(())
+    }
+
+    /// Puts a dead letter away, durably.
+    pub fn set_aside(&mut self, letter: &DeadLetter) -> Result<(), QueueError> {
+        let deleted = self.dead_letters.put(letter)?;
+        if deleted > 0 {
+            error!(deleted, "the dead letters have reached their limit, the oldest were deleted");
+        }
+        self.metrics.queue.dead_letters.set(self.dead_letters.count().unwrap_or_default());
+        self.measure();
+        Ok(())
+    }
+
+    /// Gives the queue a new id; sequences go on.
+    pub fn fork(&mut self, why: &str) -> Result<QueueId, QueueError> {
+        let old = self.identity.queue_id();
+        self.identity.queue_id = rand::random();
+        self.identity.hardware_serial.clone_from(&self.hardware_serial);
+        self.write_identity()?;
+        let queue_id = self.identity.queue_id();
+        warn!(%old, new = %queue_id, why, "the queue was forked: it goes on under a new queue id");
+        self.shared.change(|state| {
+            state.queue_id = queue_id;
+            state.moved = false;
+        });
+        Ok(queue_id)
+    }
+
+    /// Remembers which filters a source is subscribed to.
+    pub fn remember_filters(&mut self, source: &str, filters: Vec<String>) -> Result<(), QueueError> {
+        if self.identity.filters.get(source) != Some(&filters) {
+            self.identity.filters.insert(source.to_owned(), filters);
+            self.write_identity()?;
+        }
+        Ok(())
+    }
+
+    /// Replaces a damaged segment by what can be read of it, and says what is lost. The newest segment only while
+    /// nothing waits for its commit: sequences jump behind it.
+    pub fn salvage(&mut self, first: u64) -> Result<(), QueueError> {
+        let state = self.shared.state().clone();
+        let is_newest = first == self.newest;
+        let until = if is_newest { u64::MAX } else { state.segment_of(first).1.max(first + 1) };
+        if is_newest {
+            self.active = None;
+        }
+        let salvaged = salvage::salvage(&self.folder, first, until, self.identity.origin, Timestamp::now())?;
+        let known_end = if is_newest {
+            let last = salvaged.sequences.last().map_or(first, |last| last + 1);
+            last.max(state.end).max(self.next)
+        } else {
+            until
+        };
+        let resume = if is_newest { known_end + JUMP } else { until };
+        let lost = holes(first, resume, &salvaged.sequences);
+        self.report_loss(&lost, known_end, salvaged.sequences.len(), &salvaged.set_aside);
+        self.identity.lost.extend(lost);
+        self.write_identity()?;
+        let all_lost = self.identity.lost.clone();
+        self.shared.change(|state| state.lost = all_lost);
+        if is_newest {
+            self.next = resume;
+            self.shared.change(|state| state.end = resume);
+            self.begin_segment()?;
+        }
+        self.measure();
+        Ok(())
+    }
+
+    fn report_loss(&self, lost: &[Lost], known_end: u64, kept: usize, set_aside: &std::path::Path) {
+        let count: u64 = lost.iter().map(|range| range.last.min(known_end - 1).saturating_sub(range.first) + 1).sum();
+        self.metrics.queue.lost.add(count);
+        let ranges = lost.iter().map(|range| format!("{}-{}", range.first, range.last)).collect::<Vec<_>>().join(", ");
+        error!(kept, set_aside = %set_aside.display(), lost = %ranges, "a damaged segment was salvaged; the lost sequences are reported to Kafka as gaps");
+    }
+
+    /// The orderly end: the release point on disk, the active segment closed.
+    pub fn close(mut self) -> Result<(), QueueError> {
+        self.write_released()?;
+        if let Some(active) = self.active.take() {
+            active.seal()?;
+        }
+        info!(next_sequence = self.next, release_point = self.release_point, "queue closed");
+        Ok(())
+    }
+
+    fn encode(&self, sequence: u64, stored: &Stored) -> Result<Vec<u8>, QueueError> {
+        record::encode(self.identity.origin, sequence, stored).map_err(|error| QueueError::Write {
+            path: self.folder.clone(),
+            source: std::io::Error::other(error.to_string()),
+        })
+    }
+
+    pub(super) fn write_identity(&self) -> Result<(), QueueError> {
+        self.identity
+            .write(&self.folder)
+            .map_err(|source| QueueError::Write { path: self.folder.join(super::identity::FILE), source })
+    }
+
+    /// Counts the folder's bytes and segments anew, as after files came or went.
+    pub(super) fn measure(&mut self) {
+        let used = limit::used(&self.folder).unwrap_or(self.at_rest);
+        let active = fs::metadata(segment::path(&self.folder, self.newest)).map_or(0, |metadata| metadata.len());
+        self.at_rest = used.saturating_sub(if self.active.is_some() { active } else { 0 });
+        self.metrics.queue.disk_bytes.set(used);
+        self.metrics.queue.segments.set(self.shared.state().segments.len() as u64);
+    }
+}
+
+/// Adds to a source's window, which keeps the newest `capacity`.
+pub(super) fn remember(marks: &mut BTreeMap<String, VecDeque<Mark>>, source: &str, mark: Mark, capacity: usize) {
+    if !marks.contains_key(source) {
+        marks.insert(source.to_owned(), VecDeque::new());
+    }
+    if let Some(window) = marks.get_mut(source) {
+        window.push_back(mark);
+        while window.len() > capacity {
+            window.pop_front();
+        }
+    }
+}
+
+/// The ranges within `first..end` that `present` (rising) does not cover.
+fn holes(first: u64, end: u64, present: &[u64]) -> Vec<Lost> {
+    let mut holes = Vec::new();
+    let mut next = first;
+    for sequence in present.iter().copied().chain(std::iter::once(end)) {
+        if sequence > next {
+            holes.push(Lost { first: next, last: sequence - 1, reason: "damaged on the disk".to_owned() });
+        }
+        next = sequence + 1;
+    }
+    holes
+}

@@ -1,0 +1,374 @@
+//! The queue as a whole: a folder, two ends, and what a crash may leave.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::inspect::Inspector;
+use super::*;
+use crate::reading::{DeadLetter, Entry, Reading};
+use crate::receipt::{Receipt, Ticket};
+
+const SOON: Duration = Duration::from_millis(1);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn options(folder: &Path) -> Options {
+    Options {
+        path: folder.join("queue"),
+        max_size: 1 << 30,
+        min_free: 0,
+        segment_size: 256 << 10,
+        redelivery_window: 50,
+        max_dead_letters: 64 << 10,
+        agent_id: None,
+        default_agent_id: "test-0a1b2c".into(),
+        hardware_serial: Some("serial-1".into()),
+    }
+}
+
+fn start(options: &Options) -> Queue {
+    open(options, Arc::default(), Clock::new(), Arc::new(|| ())).expect("the queue opens")
+}
+
+fn stop(queue: Queue) {
+    let Queue { intake, outlet, writer, .. } = queue;
+    drop((intake, outlet));
+    writer.join().expect("an orderly end");
+}
+
+fn body(number: u64) -> Body {
+    Body::Reading(Reading {
+        source: "sma".into(),
+        device: "meter".into(),
+        topic: "sma".into(),
+        sender: String::new(),
+        packet_id: Some(number as u16),
+        received: Clock::new().now(),
+        measured_ms: None,
+        self_identified: false,
+        json: false,
+        payload: Bytes::from(format!("{number:>0400}")),
+    })
+}
+
+fn number_of(entry: &Entry) -> u64 {
+    let Body::Reading(reading) = &entry.body else { panic!("not a reading: {entry:?}") };
+    std::str::from_utf8(&reading.payload).expect("text").parse().expect("a number")
+}
+
+/// Appends `numbers` and waits until each receipt came back, in order.
+fn append(queue: &Queue, numbers: std::ops::Range<u64>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let (counter, mut tickets) = mpsc::channel(numbers.clone().count().max(1));
+    runtime.block_on(async {
+        for number in numbers.clone() {
+            let receipt = Receipt::new(counter.clone(), Ticket { connection: 1, ordinal: number });
+            let body = body(number);
+            let (_, mark) = open::mark_of(&body).expect("a mark");
+            queue.intake.append(body, mark, receipt, SOON).await.expect("the queue takes it");
+        }
+        for number in numbers {
+            let ticket = tokio::time::timeout(PATIENCE, tickets.recv()).await.expect("acknowledged in time");
+            assert_eq!(ticket.map(|ticket| ticket.ordinal), Some(number), "acknowledged in order");
+        }
+    });
+}
+
+fn read_all(outlet: &mut Outlet) -> Vec<Entry> {
+    let mut all: Vec<Entry> = Vec::new();
+    let mut next = outlet.release_point();
+    while next < outlet.end() {
+        let some = outlet.read(next, 1000, 1 << 20).expect("readable");
+        next = some.last().expect("at least one").sequence + 1;
+        all.extend(some);
+    }
+    all
+}
+
+/// What a kill leaves: the files as they are, in the middle of everything.
+fn crash_image(options: &Options, name: &str) -> Options {
+    let image = options.path.with_file_name(name);
+    fs::create_dir(&image).expect("a folder");
+    for entry in fs::read_dir(&options.path).expect("files") {
+        let entry = entry.expect("a file");
+        fs::copy(entry.path(), image.join(entry.file_name())).expect("copied");
+    }
+    Options { path: image, ..options.clone() }
+}
+
+fn wait_until(mut is_so: impl FnMut() -> bool) {
+    let until = std::time::Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(std::time::Instant::now() < until, "it did not come to pass in {PATIENCE:?}");
+        std::thread::yield_now();
+    }
+}
+
+/// Promise 1: whoever was told "I have it" finds it after a kill, in order, under the sequences it had.
+#[test]
+fn acknowledged_readings_outlive_a_kill() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = options(folder.path());
+    let queue = start(&options);
+    append(&queue, 0..2_000);
+    let image = crash_image(&options, "image");
+    let mut again = start(&image);
+    let entries = read_all(&mut again.outlet);
+    assert_eq!(entries.iter().map(number_of).collect::<Vec<_>>(), (0..2_000).collect::<Vec<_>>());
+    assert_eq!(entries.iter().map(|entry| entry.sequence).collect::<Vec<_>>(), (1..=2_000).collect::<Vec<_>>());
+    assert_eq!(again.outlet.queue_id(), queue.outlet.queue_id());
+    append(&again, 2_000..2_010);
+    assert_eq!(again.outlet.end(), 2_011, "sequences go on");
+    stop(queue);
+    stop(again);
+}
+
+/// Promise 6: what Kafka has leaves the disk; promise 2: nothing else does.
+#[test]
+fn released_segments_are_unlinked_and_nothing_comes_back() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = options(folder.path());
+    let mut queue = start(&options);
+    append(&queue, 0..4_000);
+    let segments =
+        |options: &Options| Inspector::open(&options.path).expect("a queue").status().expect("status").segments;
+    let before = segments(&options);
+    assert!(before.len() > 5, "{before:?}");
+    queue.outlet.release(3_500).expect("released");
+    wait_until(|| segments(&options)[1] > 3_500);
+    assert!(segments(&options)[0] <= 3_500);
+    let image = crash_image(&options, "image");
+    let mut again = start(&image);
+    assert_eq!(again.outlet.release_point(), 3_500);
+    assert_eq!(number_of(&read_all(&mut again.outlet)[0]), 3_499);
+    stop(again);
+    stop(queue);
+}
+
+/// Promise 3: the redelivery window outlives restarts, rolls and unlinked segments.
+#[test]
+fn marks_outlive_everything() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = options(folder.path());
+    let mut queue = start(&options);
+    append(&queue, 0..3_000);
+    queue.outlet.release(3_001).expect("released");
+    stop(queue);
+    let queue = start(&options);
+    let marks = &queue.recovered.marks["sma"];
+    let expected: Vec<Option<u16>> = (2_950..3_000).map(Some).collect();
+    assert_eq!(marks.iter().map(|mark| mark.packet_id).collect::<Vec<_>>(), expected);
+    stop(queue);
+}
+
+/// Promise 7: a damaged newest segment is set aside; what can be read is kept, the rest is explained, and no sequence is
+/// used twice.
+#[test]
+fn damaged_newest_segment_is_salvaged() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = Options { segment_size: 16 << 20, ..options(folder.path()) };
+    let queue = start(&options);
+    append(&queue, 0..1_500);
+    let id = queue.outlet.queue_id();
+    stop(queue);
+    let path = segment::path(&options.path, 1);
+    let mut bytes = fs::read(&path).expect("bytes");
+    for number in [0, 750, 751, 1_499] {
+        let text = format!("{number:>0400}");
+        let copies: Vec<usize> =
+            (0..bytes.len() - 400).filter(|at| bytes[*at..*at + 400] == *text.as_bytes()).collect();
+        assert!(!copies.is_empty());
+        copies.into_iter().for_each(|at| bytes[at] ^= 1);
+    }
+    fs::write(&path, bytes).expect("damaged");
+
+    let mut again = start(&options);
+    assert_eq!(again.outlet.queue_id(), id);
+    let entries = read_all(&mut again.outlet);
+    let kept: Vec<u64> = entries.iter().filter(|entry| matches!(entry.body, Body::Reading(_))).map(number_of).collect();
+    let whole: Vec<u64> = (0..1_500).filter(|number| ![0, 750, 751, 1_499].contains(number)).collect();
+    assert_eq!(kept, whole);
+    assert!(again.outlet.end() > store::JUMP, "sequences jump");
+    let names: Vec<_> = fs::read_dir(&options.path).expect("files").flatten().map(|entry| entry.file_name()).collect();
+    assert!(names.iter().any(|name| name.to_string_lossy().contains(".damaged-")), "{names:?}");
+    append(&again, 5_000..5_001);
+    let entries = read_all(&mut again.outlet);
+    assert_eq!(number_of(entries.last().expect("one")), 5_000);
+    let mut next = 1;
+    for entry in &entries {
+        if let Body::Gap(gap) = &entry.body {
+            assert_eq!(gap.first, next, "a gap explains what is missing and nothing else");
+        } else {
+            assert_eq!(entry.sequence, next);
+        }
+        next = entry.sequence + 1;
+    }
+    stop(again);
+}
+
+/// Promise 7: a sealed segment that was damaged, truncated or removed while nobody looked never holds up its neighbours.
+#[test]
+fn damaged_or_missing_sealed_segments_become_gaps() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = options(folder.path());
+    let queue = start(&options);
+    append(&queue, 0..4_000);
+    stop(queue);
+    let segments: Vec<u64> = open::segments(&options.path).expect("segments").into_iter().collect();
+    assert!(segments.len() > 5);
+    fs::remove_file(segment::path(&options.path, segments[1])).expect("removed");
+    fs::write(segment::path(&options.path, segments[3]), b"nothing of redb").expect("overwritten");
+    let mut again = start(&options);
+    let entries = read_all(&mut again.outlet);
+    let gaps: Vec<(u64, u64)> = entries
+        .iter()
+        .filter_map(|entry| if let Body::Gap(gap) = &entry.body { Some((gap.first, gap.last)) } else { None })
+        .collect();
+    assert_eq!(gaps, [(segments[1], segments[2] - 1), (segments[3], segments[4] - 1)]);
+    let kept = entries.len() - 2;
+    assert_eq!(kept as u64, 4_000 - (segments[2] - segments[1]) - (segments[4] - segments[3]));
+    stop(again);
+}
+
+/// Promise 6: at its limit the queue acknowledges nothing, and goes on by itself once there is room.
+#[test]
+fn a_full_queue_blocks_and_recovers() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = Options { max_size: 2 << 20, ..options(folder.path()) };
+    let metrics: Arc<Metrics> = Arc::default();
+    let mut queue = open(&options, Arc::clone(&metrics), Clock::new(), Arc::new(|| ())).expect("opens");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime");
+    let (counter, mut tickets) = mpsc::channel(10_000);
+    let intake = queue.intake.clone();
+    let feeder = runtime.spawn(async move {
+        for number in 0..8_000 {
+            let receipt = Receipt::new(counter.clone(), Ticket { connection: 1, ordinal: number });
+            let body = body(number);
+            let (_, mark) = open::mark_of(&body).expect("a mark");
+            intake.append(body, mark, receipt, SOON).await.expect("taken");
+        }
+    });
+    wait_until(|| metrics.queue.blocked.get());
+    let mut received = 0;
+    let (mut acknowledged, mut next) = (0, 1);
+    while received < 8_000 {
+        if queue.outlet.wait(next - 1, Duration::from_secs(1)) && next < queue.outlet.end() {
+            let entries = queue.outlet.read(next, 500, 1 << 20).expect("readable");
+            for entry in &entries {
+                assert_eq!(number_of(entry), received);
+                received += 1;
+            }
+            next = entries.last().expect("one").sequence + 1;
+            queue.outlet.release(next).expect("released");
+        }
+        while tickets.try_recv().is_ok() {
+            acknowledged += 1;
+        }
+    }
+    runtime.block_on(feeder).expect("fed");
+    wait_until(|| {
+        while tickets.try_recv().is_ok() {
+            acknowledged += 1;
+        }
+        acknowledged == 8_000
+    });
+    assert!(!metrics.queue.blocked.get());
+    stop(queue);
+}
+
+/// Promise 3: one folder, one agent; the second is told whose it is.
+#[test]
+fn second_agent_is_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = options(folder.path());
+    let queue = start(&options);
+    let error = open(&options, Arc::default(), Clock::new(), Arc::new(|| ())).err().expect("refused");
+    let expected = format!("(process {})", std::process::id());
+    assert!(error.to_string().contains(&expected), "{error}");
+    stop(queue);
+    stop(start(&options));
+}
+
+/// Promise 3: a fork is durable, sequences go on, and another machine's serial is noticed.
+#[test]
+fn fork_and_moved_card() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let first = options(folder.path());
+    let queue = start(&first);
+    append(&queue, 0..5);
+    let id = queue.outlet.queue_id();
+    stop(queue);
+    let elsewhere = Options { hardware_serial: Some("serial-2".into()), ..first };
+    let mut queue = start(&elsewhere);
+    assert!(queue.outlet.moved());
+    let forked = queue.outlet.fork("test").expect("forked");
+    assert_ne!(forked, id);
+    assert!(!queue.outlet.moved());
+    stop(queue);
+    let mut queue = start(&elsewhere);
+    assert_eq!(queue.outlet.queue_id(), forked);
+    assert_eq!(read_all(&mut queue.outlet).len(), 5);
+    stop(queue);
+}
+
+/// Promise 7: without `queue.toml` the records are still there, under a new queue id.
+#[test]
+fn lost_identity_forks_and_keeps_the_records() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = options(folder.path());
+    let queue = start(&options);
+    append(&queue, 0..100);
+    let id = queue.outlet.queue_id();
+    stop(queue);
+    fs::write(options.path.join(identity::FILE), "format = \u{0}").expect("damaged");
+    let mut queue = start(&options);
+    assert_ne!(queue.outlet.queue_id(), id);
+    assert_eq!(read_all(&mut queue.outlet).len(), 100);
+    stop(queue);
+}
+
+/// Promise 5: dead letters are durable, listed, and bounded by dropping the oldest.
+#[test]
+fn dead_letters_are_kept_within_their_limit() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = options(folder.path());
+    let mut queue = start(&options);
+    let queue_id = queue.outlet.queue_id();
+    for sequence in 1..=300 {
+        let letter = DeadLetter {
+            queue_id,
+            sequence,
+            reason: "test".into(),
+            set_aside: Clock::new().now(),
+            body: body(sequence),
+        };
+        queue.outlet.set_aside(letter.clone()).expect("put away");
+        queue.outlet.set_aside(letter).expect("again changes nothing");
+    }
+    let letters = Inspector::open(&options.path).expect("a queue").dead_letters().expect("letters");
+    assert!((80..200).contains(&letters.len()), "{}", letters.len());
+    assert_eq!(letters.last().map(|letter| letter.sequence), Some(300));
+    stop(queue);
+}
+
+/// Promise 2: the fingerprint tells a record from any other that could stand under its sequence.
+#[test]
+fn fingerprints_are_of_key_and_content() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = options(folder.path());
+    let mut queue = start(&options);
+    append(&queue, 0..3);
+    let of = |outlet: &mut Outlet, sequence| outlet.fingerprint(sequence).expect("readable");
+    let entries = read_all(&mut queue.outlet);
+    for entry in &entries {
+        assert_eq!(of(&mut queue.outlet, entry.sequence), Some(entry.fingerprint));
+    }
+    assert_ne!(entries[0].fingerprint, entries[1].fingerprint);
+    assert_eq!(of(&mut queue.outlet, 4), None, "not here yet");
+    stop(queue);
+}

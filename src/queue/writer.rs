@@ -1,0 +1,303 @@
+//! The one thread that writes: takes messages and commands, closes batches, commits, and redeems receipts.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
+
+use super::commit::Rule;
+use super::error::QueueError;
+use super::lock::Lock;
+use super::shared::Shared;
+use super::store::{Pending, Store};
+use crate::backoff::Backoff;
+use crate::reading::{Body, DeadLetter, Mark, QueueId};
+use crate::receipt::Receipt;
+
+/// Messages in one commit.
+const BATCH: usize = 4096;
+/// Bytes in one commit; a larger message makes one of its own.
+const BATCH_BYTES: usize = 4 << 20;
+/// Readings pause when none has come for so long: then the release point is put on disk by itself.
+const PAUSE: Duration = Duration::from_secs(10);
+/// First and longest delay before a full disk is tried again.
+const FULL_RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
+
+/// One message on its way to the disk.
+#[derive(Debug)]
+pub(super) struct Append {
+    /// None: nothing to store, only a receipt that must not overtake the earlier ones.
+    pub message: Option<(Body, Mark)>,
+    pub receipt: Receipt,
+    /// The longest it may wait for its commit.
+    pub delay: Duration,
+}
+
+/// What readers and the forwarder ask of the writer.
+#[derive(Debug)]
+pub(super) enum Command {
+    Release(u64),
+    SetAside(Box<DeadLetter>, oneshot::Sender<Result<(), QueueError>>),
+    Fork(String, oneshot::Sender<Result<QueueId, QueueError>>),
+    Filters(String, Vec<String>),
+    /// The segment with this first sequence holds a record that cannot be read.
+    Damaged(u64, oneshot::Sender<Result<(), QueueError>>),
+}
+
+pub(super) struct Writer {
+    store: Store,
+    /// Held until the store is closed.
+    _lock: Lock,
+    appends: mpsc::Receiver<Append>,
+    commands: mpsc::Receiver<Command>,
+    rule: Rule,
+    records: Vec<Pending>,
+    receipts: Vec<Receipt>,
+    bytes: usize,
+    last_append: Instant,
+    blocked: Option<Blocked>,
+    progress: Arc<dyn Fn() + Send + Sync>,
+}
+
+struct Blocked {
+    since: Instant,
+    retry: Instant,
+    backoff: Backoff,
+}
+
+enum Event {
+    Append(Option<Box<Append>>),
+    Command(Option<Command>),
+    Due,
+}
+
+impl Writer {
+    pub fn new(
+        store: Store,
+        lock: Lock,
+        appends: mpsc::Receiver<Append>,
+        commands: mpsc::Receiver<Command>,
+        progress: Arc<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        Self {
+            store,
+            _lock: lock,
+            appends,
+            commands,
+            rule: Rule::default(),
+            records: Vec::new(),
+            receipts: Vec::new(),
+            bytes: 0,
+            last_append: Instant::now(),
+            blocked: None,
+            progress,
+        }
+    }
+
+    /// Runs until both channels are closed, then closes the queue. An error is one that a restart has to cure.
+    pub fn run(mut self, runtime: &tokio::runtime::Runtime) -> Result<(), QueueError> {
+        let shared = Arc::clone(&self.store.shared);
+        let _told = TellStopped(shared);
+        let (mut appends_open, mut commands_open) = (true, true);
+        while appends_open || commands_open {
+            match runtime.block_on(self.event(appends_open, commands_open)) {
+                Event::Append(Some(append)) => self.take(*append)?,
+                Event::Append(None) => appends_open = false,
+                Event::Command(Some(command)) => self.obey(command)?,
+                Event::Command(None) => commands_open = false,
+                Event::Due => {}
+            }
+            self.take_waiting()?;
+            let last_call = !appends_open && !commands_open;
+            self.commit_if_due(!appends_open, last_call)?;
+            self.keep_release_point()?;
+            (self.progress)();
+        }
+        self.store.close()
+    }
+
+    async fn event(&mut self, appends_open: bool, commands_open: bool) -> Event {
+        let due = self.due();
+        let takes = appends_open && self.has_place();
+        tokio::select! {
+            biased;
+            command = self.commands.recv(), if commands_open => Event::Command(command),
+            append = self.appends.recv(), if takes => Event::Append(append.map(Box::new)),
+            () = tokio::time::sleep_until(due.into()) => Event::Due,
+        }
+    }
+
+    /// The longest the thread may sleep.
+    fn due(&self) -> Instant {
+        let idle = Instant::now() + Duration::from_secs(1);
+        let wanted = match &self.blocked {
+            Some(blocked) => Some(blocked.retry),
+            None => self.rule.deadline(),
+        };
+        wanted.map_or(idle, |wanted| wanted.min(idle))
+    }
+
+    fn has_place(&self) -> bool {
+        self.blocked.is_none() && self.records.len() < BATCH && self.bytes < BATCH_BYTES
+    }
+
+    fn take(&mut self, append: Append) -> Result<(), QueueError> {
+        let now = Instant::now();
+        if let Some((body, mark)) = append.message {
+            let source = match &body {
+                Body::Reading(reading) => Arc::clone(&reading.source),
+                Body::Dead(dead) => Arc::clone(&dead.source),
+                Body::Gap(_) => "".into(),
+            };
+            let pending = self.store.prepare(body, &source, mark)?;
+            self.bytes += pending.bytes.len();
+            self.records.push(pending);
+            self.last_append = now;
+            self.rule.joined(now, append.receipt.is_awaited(), append.delay);
+        }
+        self.receipts.push(append.receipt);
+        crate::failpoint::hit("received");
+        Ok(())
+    }
+
+    /// Group commit: everything that waits goes into the same transaction.
+    fn take_waiting(&mut self) -> Result<(), QueueError> {
+        while self.has_place() {
+            let Ok(append) = self.appends.try_recv() else { break };
+            self.take(append)?;
+        }
+        Ok(())
+    }
+
+    fn commit_if_due(&mut self, no_more: bool, last_call: bool) -> Result<(), QueueError> {
+        let now = Instant::now();
+        if self.records.is_empty() {
+            // Receipts of redeliveries only: what they stand for is on disk already.
+            self.redeem();
+            return Ok(());
+        }
+        let closed = self.rule.is_closed(now) || !self.has_place_but_for_block() || no_more;
+        let held_up = self.blocked.as_ref().is_some_and(|blocked| blocked.retry > now);
+        if !closed || (held_up && !last_call) {
+            return Ok(());
+        }
+        self.commit(now)
+    }
+
+    fn has_place_but_for_block(&self) -> bool {
+        self.records.len() < BATCH && self.bytes < BATCH_BYTES
+    }
+
+    fn commit(&mut self, now: Instant) -> Result<(), QueueError> {
+        if let Err(reason) = self.store.room(self.bytes as u64)? {
+            self.store.give_way()?;
+            self.block(now, &reason);
+            return Ok(());
+        }
+        match self.store.commit(&self.records) {
+            Ok(()) => {}
+            Err(error) if error.is_full() => {
+                self.block(now, &error);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+        crate::failpoint::hit("committed");
+        let awaited = self.receipts.iter().any(Receipt::is_awaited);
+        self.records.clear();
+        self.bytes = 0;
+        self.redeem();
+        self.rule.committed(Instant::now(), awaited);
+        self.unblock();
+        match self.store.roll_if_due() {
+            Err(error) if error.is_full() => Ok(()),
+            result => result,
+        }
+    }
+
+    fn redeem(&mut self) {
+        for receipt in self.receipts.drain(..) {
+            receipt.redeem();
+        }
+    }
+
+    fn block(&mut self, now: Instant, reason: &dyn std::fmt::Display) {
+        if self.blocked.is_none() {
+            self.store.metrics.queue.blocked.set(true);
+            error!(%reason, "the queue has no room: nothing is acknowledged until there is some; sending goes on");
+        }
+        let blocked = self.blocked.get_or_insert_with(|| Blocked {
+            since: now,
+            retry: now,
+            backoff: Backoff::new(FULL_RETRY.0, FULL_RETRY.1),
+        });
+        blocked.retry = now + blocked.backoff.next(1.0);
+    }
+
+    fn unblock(&mut self) {
+        if let Some(blocked) = self.blocked.take() {
+            self.store.metrics.queue.blocked.set(false);
+            info!(blocked_s = blocked.since.elapsed().as_secs(), "the queue has room again");
+        }
+    }
+
+    fn obey(&mut self, command: Command) -> Result<(), QueueError> {
+        match command {
+            Command::Release(next) => {
+                let made_room = self.store.release(next)?;
+                crate::failpoint::hit("released");
+                if let Some(blocked) = self.blocked.as_mut().filter(|_| made_room) {
+                    blocked.retry = Instant::now();
+                }
+            }
+            Command::SetAside(letter, reply) => answer(reply, self.store.set_aside(&letter))?,
+            Command::Fork(why, reply) => answer(reply, self.store.fork(&why))?,
+            Command::Filters(source, filters) => self.store.remember_filters(&source, filters)?,
+            Command::Damaged(first, reply) => {
+                warn!(segment = first, "a segment cannot be read and is salvaged");
+                let result = if first == self.store.newest {
+                    Err(QueueError::Unsalvageable { first })
+                } else {
+                    self.store.salvage(first)
+                };
+                answer(reply, result)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// When readings pause, no record carries the release point: it is put on disk by itself.
+    fn keep_release_point(&mut self) -> Result<(), QueueError> {
+        if self.records.is_empty() && self.last_append.elapsed() >= PAUSE {
+            return match self.store.write_released() {
+                Err(error) if error.is_full() => Ok(()),
+                result => result,
+            };
+        }
+        Ok(())
+    }
+}
+
+/// Tells the asker. What only lacks room is the asker's to try again; anything else ends the writer as well.
+fn answer<T>(reply: oneshot::Sender<Result<T, QueueError>>, result: Result<T, QueueError>) -> Result<(), QueueError> {
+    match result {
+        Err(error) if !error.is_full() => {
+            let _ = reply.send(Err(QueueError::Stopped));
+            Err(error)
+        }
+        result => {
+            let _ = reply.send(result);
+            Ok(())
+        }
+    }
+}
+
+/// Wakes everybody who waits for records, however the writer ends.
+struct TellStopped(Arc<Shared>);
+
+impl Drop for TellStopped {
+    fn drop(&mut self) {
+        self.0.change(|state| state.stopped = true);
+    }
+}

@@ -1,0 +1,117 @@
+//! TLS of the sources, by rustls with ring.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use crate::config::settings::Tls;
+
+/// The files of a TLS configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("cannot read {what} from {path}: it must be a readable PEM file")]
+    File { what: &'static str, path: PathBuf, source: pem::Error },
+    #[error("{path} holds no {what}")]
+    Empty { what: &'static str, path: PathBuf },
+    #[error("a certificate in {path} cannot be used as a certification authority")]
+    Authority { path: PathBuf, source: rustls::Error },
+    #[error("the system has no root certificates: install ca-certificates, or set ca_file")]
+    NoRoots,
+    #[error("{missing} is missing: certificate_file and key_file are set together")]
+    Half { missing: &'static str },
+    #[error("certificate and key do not fit: {certificate} with {key}")]
+    Identity { certificate: PathBuf, key: PathBuf, source: rustls::Error },
+    #[error("this build of rustls lacks the usual protocol versions")]
+    Versions(#[source] rustls::Error),
+}
+
+/// For a client: trusts `ca_file`, else the system's roots; shows a certificate of its own if there is one.
+pub(super) fn client(tls: &Tls) -> Result<Arc<ClientConfig>, TlsError> {
+    let roots = match &tls.ca_file {
+        Some(path) => authorities(path)?,
+        None => system_roots()?,
+    };
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Versions)?
+        .with_root_certificates(roots);
+    let config = match identity(tls)? {
+        None => builder.with_no_client_auth(),
+        Some(identity) => builder
+            .with_client_auth_cert(identity.chain, identity.key)
+            .map_err(|source| misfit(identity.certificate_file, identity.key_file, source))?,
+    };
+    Ok(Arc::new(config))
+}
+
+/// For a server with a certificate and a key; clients need none.
+pub(super) fn server(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
+    let identity = identity(tls)?.ok_or(TlsError::Half { missing: "certificate_file" })?;
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Versions)?
+        .with_no_client_auth()
+        .with_single_cert(identity.chain, identity.key)
+        .map_err(|source| misfit(identity.certificate_file, identity.key_file, source))?;
+    Ok(Arc::new(config))
+}
+
+/// Named explicitly: a provider installed for the whole process could be another one.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn misfit(certificate: &Path, key: &Path, source: rustls::Error) -> TlsError {
+    TlsError::Identity { certificate: certificate.to_owned(), key: key.to_owned(), source }
+}
+
+fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|source| TlsError::Authority { path: path.to_owned(), source })?;
+    }
+    Ok(roots)
+}
+
+/// Those of the system's roots that rustls understands; old ones among them are no reason to stop.
+fn system_roots() -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() { Err(TlsError::NoRoots) } else { Ok(roots) }
+}
+
+struct Identity<'a> {
+    certificate_file: &'a Path,
+    key_file: &'a Path,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+fn identity(tls: &Tls) -> Result<Option<Identity<'_>>, TlsError> {
+    let (certificate_file, key_file) = match (&tls.certificate_file, &tls.key_file) {
+        (None, None) => return Ok(None),
+        (Some(certificate), Some(key)) => (certificate, key),
+        (None, Some(_)) => return Err(TlsError::Half { missing: "certificate_file" }),
+        (Some(_), None) => return Err(TlsError::Half { missing: "key_file" }),
+    };
+    let key = PrivateKeyDer::from_pem_file(key_file).map_err(|source| TlsError::File {
+        what: "the key",
+        path: key_file.clone(),
+        source,
+    })?;
+    Ok(Some(Identity { certificate_file, key_file, chain: certificates(certificate_file)?, key }))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let unreadable = |source| TlsError::File { what: "certificates", path: path.to_owned(), source };
+    let certificates =
+        CertificateDer::pem_file_iter(path).map_err(unreadable)?.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
+    if certificates.is_empty() {
+        return Err(TlsError::Empty { what: "certificate", path: path.to_owned() });
+    }
+    Ok(certificates)
+}
