@@ -69,6 +69,15 @@ impl Config {
         ))
     }
 
+    /// Lets the last source go to another port, such as a proxy's.
+    pub fn port(mut self, port: u16) -> Self {
+        let last = self.sources.last_mut().expect("a source to change");
+        let mut lines: Vec<_> = last.lines().map(str::to_owned).collect();
+        set(&mut lines, &format!("port = {port}"));
+        *last = lines.join("\n");
+        self
+    }
+
     /// Adds a source, as it stands below its `[[source]]`.
     pub fn source(mut self, lines: &str) -> Self {
         self.sources.push(lines.to_owned());

@@ -8,6 +8,7 @@
 //! - [`proxy`]: a TCP proxy that cuts, holds and swallows.
 //! - [`config`], [`agent`]: the agent's configuration file and the agent, as a process.
 //! - [`document`], [`publisher`]: the adapter's document, numbered, and a client that counts its acknowledgements.
+//! - [`line`]: all of them joined, as most tests want it.
 //! - [`auditor`]: reads everything that Kafka has and compares it with what was published; shares no code with the agent.
 
 pub mod agent;
@@ -16,6 +17,7 @@ pub mod certificates;
 pub mod config;
 pub mod document;
 pub mod kafka;
+pub mod line;
 pub mod mosquitto;
 pub mod process;
 pub mod proxy;

@@ -100,6 +100,19 @@ impl Mosquitto {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
+    /// Waits until it has answered a SUBSCRIBE of this client: what is published from now on is kept for it.
+    #[track_caller]
+    pub fn wait_subscribed(&self, client: &str) {
+        let answer = format!("Sending SUBACK to {client}\n");
+        wait::until_true(&format!("{client} to subscribe"), SOON, || self.log().contains(&answer));
+    }
+
+    /// PUBACKs that it has received from this client, over all starts.
+    pub fn acknowledgements(&self, client: &str) -> usize {
+        let line = format!("Received PUBACK from {client} ");
+        self.log().matches(&line).count()
+    }
+
     fn log_path(&self) -> PathBuf {
         self.folder.path().join("mosquitto.log")
     }

@@ -23,7 +23,7 @@ struct Way {
     left: AtomicI64,
     /// Bytes are read and thrown away: the network that answers nothing and refuses nothing.
     swallow: AtomicBool,
-    /// Bytes are not read.
+    /// Bytes are not passed on.
     hold: AtomicBool,
     /// Bytes per second; 0: no limit.
     rate: AtomicU64,
@@ -178,10 +178,6 @@ fn pass(mut from: TcpStream, mut to: TcpStream, direction: Direction, state: &St
     let way = state.way(direction);
     let mut buffer = vec![0; 16 * 1024];
     while !state.closing.load(Ordering::SeqCst) {
-        if way.hold.load(Ordering::SeqCst) {
-            thread::sleep(Duration::from_millis(5));
-            continue;
-        }
         let wanted = match way.rate.load(Ordering::SeqCst) {
             0 => buffer.len(),
             rate => usize::try_from(rate / 20).expect("a sane rate").clamp(1, buffer.len()),
@@ -192,6 +188,10 @@ fn pass(mut from: TcpStream, mut to: TcpStream, direction: Direction, state: &St
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
             Err(_) => break,
         };
+        // Held bytes are taken from the socket, a buffer of them, and wait here.
+        while way.hold.load(Ordering::SeqCst) && !state.closing.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(5));
+        }
         if way.swallow.load(Ordering::SeqCst) {
             continue;
         }

@@ -8,4 +8,15 @@ mod harness;
 #[path = "../tidy.rs"]
 mod tidy;
 
+mod as_it_was;
 mod bed;
+mod bounded;
+mod honest;
+mod in_order;
+mod late_is_not_lost;
+mod listener;
+mod never_stuck;
+mod nothing_acknowledged_before_disk;
+mod once;
+mod repeated_not_lost;
+mod security;

@@ -11,6 +11,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::settings::{Delivery, Kafka};
+use crate::failpoint;
 use crate::forwarder::cluster::{Failure, Session};
 use crate::forwarder::kafka::ears::Ears;
 use crate::forwarder::kafka::topics::Administrator;
@@ -240,6 +241,7 @@ impl Session for Link {
     }
 
     fn commit(&mut self, point: &ResumePoint) -> Result<(), Failure> {
+        failpoint::hit("in-transaction");
         if !self.transactional() {
             return Ok(());
         }
@@ -254,8 +256,11 @@ impl Session for Link {
         let written =
             self.producer().send_offsets_to_transaction(&offsets, membership, config::call_limit(&self.settings));
         written.map_err(|error| self.explain(Call::WriteResumePoint, &error))?;
+        failpoint::hit("offsets-sent");
         (self.patience.heartbeat)();
-        self.sliced(Call::Commit, |slice| self.producer().commit_transaction(slice))
+        self.sliced(Call::Commit, |slice| self.producer().commit_transaction(slice))?;
+        failpoint::hit("kafka-committed");
+        Ok(())
     }
 
     fn idle(&mut self) -> Result<(), Failure> {
