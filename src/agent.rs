@@ -1,1 +1,414 @@
-//! (in work)
+//! The only place that wires the stages together: sources → ingest → queue → forwarder, and their orderly end.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use crate::clock::Clock;
+use crate::config::machine::Machine;
+use crate::config::settings::{Interface, Settings, Source};
+use crate::forwarder::{BacklogError, Forwarder};
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::notify::Notifier;
+use crate::queue::{self, Intake, OpenError, Outlet, Queue, QueueError, Recovered, WriterThread};
+use crate::shutdown::Shutdown;
+use crate::source::mqtt::MqttSource;
+use crate::source::mqtt_listener::{self, BindError, ListenerSource};
+use crate::source::redelivery::Window;
+use crate::source::tls::TlsError;
+
+mod backlog;
+mod ingest;
+pub mod live;
+mod summary;
+
+use backlog::QueueBacklog;
+use ingest::Ingest;
+
+/// The agent looks this often whether a stage has ended, and feeds the watchdog.
+const TICK: Duration = Duration::from_secs(1);
+/// Silence after which a stage counts as hung. A commit on a worn card takes seconds, an fsync that never returns for ever.
+const QUEUE_SILENCE: Duration = Duration::from_secs(60);
+/// Beyond the longest call into the Kafka client.
+const FORWARDER_SILENCE: Duration = Duration::from_secs(60);
+
+/// Why the agent ended although nobody asked it to.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error("the queue cannot be opened")]
+    Open(#[from] OpenError),
+    #[error("the queue failed")]
+    Queue(#[from] QueueError),
+    #[error("the forwarder failed")]
+    Forwarder(#[from] BacklogError),
+    #[error("source {name} cannot listen")]
+    Listen {
+        name: String,
+        #[source]
+        source: Box<BindError>,
+    },
+    #[error("source {name} cannot use its TLS files")]
+    Tls {
+        name: String,
+        #[source]
+        source: Box<TlsError>,
+    },
+    #[error("a stage panicked: {0}")]
+    Panicked(String),
+    #[error("a thread cannot be started")]
+    Thread(#[source] std::io::Error),
+}
+
+impl AgentError {
+    /// Whether a person has to change the configuration before another start makes sense.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Tls { .. } | Self::Open(OpenError::OtherAgent { .. } | OpenError::Newer { .. }))
+    }
+}
+
+/// Runs the agent until `shutdown` is asked for or a stage fails. An orderly end is `Ok`.
+pub async fn run(
+    settings: Settings,
+    machine: &Machine,
+    notifier: Notifier,
+    shutdown: Shutdown,
+) -> Result<(), AgentError> {
+    let metrics = Metrics::new(settings.sources.iter().map(|source| &source.name));
+    let clock = Clock::new();
+    let mut health = Health::default();
+    let opened = Instant::now();
+    let pulse = health.watch("queue", QUEUE_SILENCE);
+    let options = queue_options(&settings, machine);
+    let Queue { intake, outlet, writer, recovered } =
+        queue::open(&options, Arc::clone(&metrics), clock, Arc::new(move || pulse.beat()))?;
+    say_start(&settings, &recovered, opened.elapsed());
+
+    let mut agent = Agent {
+        settings,
+        metrics,
+        clock,
+        shutdown,
+        intake: Some(intake),
+        tasks: JoinSet::new(),
+        names: BTreeMap::new(),
+    };
+    let forwarder = agent.start_forwarder(outlet, &recovered, &mut health)?;
+    let (folder, counted, asked) = (options.path.clone(), Arc::clone(&agent.metrics), agent.shutdown.clone());
+    agent.spawn("the status socket".to_owned(), async move {
+        live::answer(&folder, counted, asked).await;
+        Ok(())
+    });
+    let result = match agent.start_sources(&recovered).await {
+        Ok(()) => {
+            notifier.ready(&summary::status(&agent.metrics));
+            agent.watch(&writer, &forwarder, &health, &notifier).await
+        }
+        Err(error) => Err(error),
+    };
+    notifier.stopping();
+    agent.stop(writer, forwarder).await.and(result)
+}
+
+struct Agent {
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    shutdown: Shutdown,
+    /// Dropped at the stop: the queue's writer ends when nobody can append any more.
+    intake: Option<Intake>,
+    tasks: JoinSet<Result<(), AgentError>>,
+    names: BTreeMap<tokio::task::Id, String>,
+}
+
+type ForwarderThread = std::thread::JoinHandle<Result<(), BacklogError>>;
+
+impl Agent {
+    fn start_forwarder(
+        &self,
+        outlet: Outlet,
+        recovered: &Recovered,
+        health: &mut Health,
+    ) -> Result<ForwarderThread, AgentError> {
+        let default = &self.settings.kafka.topic;
+        let topic = |source: &Source| source.kafka_topic.clone().unwrap_or_else(|| default.clone());
+        let longest_call = self.settings.kafka.request_timeout.max(self.settings.kafka.transaction_timeout);
+        let pulse = health.watch("forwarder", FORWARDER_SILENCE + longest_call * 2);
+        let forwarder = Forwarder {
+            settings: self.settings.kafka.clone(),
+            agent_id: recovered.agent_id.clone(),
+            topics: self.settings.sources.iter().map(|source| (Arc::clone(&source.name), topic(source))).collect(),
+            backlog: Box::new(QueueBacklog { outlet, shutdown: self.shutdown.clone() }),
+            metrics: Arc::clone(&self.metrics),
+            clock: self.clock,
+            clock_wait: self.settings.agent.clock_wait,
+            shutdown: self.shutdown.clone(),
+            heartbeat: Arc::new(move || pulse.beat()),
+        };
+        std::thread::Builder::new().name("forwarder".into()).spawn(move || forwarder.run()).map_err(AgentError::Thread)
+    }
+
+    async fn start_sources(&mut self, recovered: &Recovered) -> Result<(), AgentError> {
+        for source in self.settings.sources.clone() {
+            let Some(metrics) = self.metrics.sources.get(&source.name).cloned() else { continue };
+            let Some(intake) = self.intake.clone() else { continue };
+            let capacity = match &source.interface {
+                Interface::Mqtt(mqtt) => mqtt.max_unacknowledged,
+                Interface::MqttListener(listener) => listener.max_unacknowledged * listener.max_clients,
+            };
+            let (raws, received) = mpsc::channel(capacity);
+            let marks = recovered.marks.get(&*source.name).cloned().unwrap_or_default();
+            let ingest = Ingest {
+                payload: source.payload,
+                max_reading_size: self.settings.queue.max_reading_size,
+                commit_delay: match &source.interface {
+                    Interface::Mqtt(_) => self.settings.queue.commit_delay,
+                    Interface::MqttListener(listener) => listener.commit_delay.min(self.settings.queue.commit_delay),
+                },
+                window: Window::new(self.settings.queue.redelivery_window, marks),
+                intake: intake.clone(),
+                metrics: Arc::clone(&metrics),
+            };
+            self.spawn(format!("the ingest of source {}", source.name), async move { Ok(ingest.run(received).await?) });
+            match source.interface.clone() {
+                Interface::Mqtt(mqtt) => {
+                    let previous = recovered.filters.get(&*source.name).cloned().unwrap_or_default();
+                    self.start_mqtt(&source, mqtt, raws, metrics, previous, intake, &recovered.agent_id).await?;
+                }
+                Interface::MqttListener(listener) => self.start_listener(&source, listener, raws, metrics).await?,
+            }
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "what one source is made of")]
+    async fn start_mqtt(
+        &mut self,
+        source: &Source,
+        settings: crate::config::settings::Mqtt,
+        raws: mpsc::Sender<crate::source::Raw>,
+        metrics: Arc<crate::metrics::SourceMetrics>,
+        previous: Vec<String>,
+        intake: Intake,
+        agent_id: &str,
+    ) -> Result<(), AgentError> {
+        // Remembered before they are subscribed, so that none is ever forgotten at the broker.
+        let mut all = previous.clone();
+        all.extend(settings.topics.iter().filter(|topic| !previous.contains(topic)).cloned());
+        intake.remember_filters(&source.name, all).await?;
+        let (left, mut told) = mpsc::channel(1);
+        let (name, topics) = (source.name.to_string(), settings.topics.clone());
+        self.spawn(format!("the filters of source {name}"), async move {
+            while told.recv().await.is_some() {
+                intake.remember_filters(&name, topics.clone()).await?;
+            }
+            Ok(())
+        });
+        let mqtt = MqttSource {
+            name: Arc::clone(&source.name),
+            client_id: settings.client_id.clone().unwrap_or_else(|| format!("meterferry-{agent_id}-{}", source.name)),
+            settings,
+            metrics,
+            raws,
+            clock: self.clock,
+            previous_filters: previous,
+            left: Some(left),
+            stop_timeout: self.settings.agent.stop_timeout / 2,
+        };
+        let (name, shutdown) = (source.name.to_string(), self.shutdown.clone());
+        self.spawn(format!("source {name}"), async move {
+            mqtt.run(shutdown).await.map_err(|source| AgentError::Tls { name, source: Box::new(source) })
+        });
+        Ok(())
+    }
+
+    async fn start_listener(
+        &mut self,
+        source: &Source,
+        settings: crate::config::settings::MqttListener,
+        raws: mpsc::Sender<crate::source::Raw>,
+        metrics: Arc<crate::metrics::SourceMetrics>,
+    ) -> Result<(), AgentError> {
+        let name = source.name.to_string();
+        let listener = mqtt_listener::bind(ListenerSource {
+            name: Arc::clone(&source.name),
+            settings,
+            metrics,
+            raws,
+            clock: self.clock,
+            stop_timeout: self.settings.agent.stop_timeout / 2,
+        })
+        .await
+        .map_err(|source| AgentError::Listen { name: name.clone(), source: Box::new(source) })?;
+        info!(source = name, address = %listener.local_addr(), "listening for adapters");
+        let shutdown = self.shutdown.clone();
+        self.spawn(format!("source {name}"), async move {
+            listener.run(shutdown).await;
+            Ok(())
+        });
+        Ok(())
+    }
+
+    fn spawn(&mut self, name: String, task: impl Future<Output = Result<(), AgentError>> + Send + 'static) {
+        let id = self.tasks.spawn(task).id();
+        self.names.insert(id, name);
+    }
+
+    /// Until a stop is asked for, or a stage ends that should not.
+    async fn watch(
+        &mut self,
+        writer: &WriterThread,
+        forwarder: &ForwarderThread,
+        health: &Health,
+        notifier: &Notifier,
+    ) -> Result<(), AgentError> {
+        let mut summary = summary::Summary::new(&self.metrics);
+        let mut next_summary = Instant::now() + self.settings.agent.summary_interval;
+        let mut next_alive = Instant::now();
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                () = self.shutdown.asked() => return Ok(()),
+                Some(ended) = self.tasks.join_next_with_id() => self.task_ended(ended)?,
+                _ = tick.tick() => {}
+            }
+            if writer.is_finished() || forwarder.is_finished() {
+                // Why, is told when it is joined.
+                return Ok(());
+            }
+            let now = Instant::now();
+            let hung = health.hung(now);
+            for (stage, silence) in &hung {
+                error!(stage, silent_s = silence.as_secs(), "a stage hangs, the watchdog is not fed any more");
+            }
+            if hung.is_empty() && now >= next_alive {
+                notifier.alive();
+                notifier.status(&summary::status(&self.metrics));
+                next_alive = now + notifier.watchdog.map_or(Duration::from_secs(10), |limit| limit / 3);
+            }
+            if now >= next_summary {
+                summary.say(&self.metrics);
+                next_summary += self.settings.agent.summary_interval;
+            }
+        }
+    }
+
+    fn task_ended(
+        &mut self,
+        ended: Result<(tokio::task::Id, Result<(), AgentError>), tokio::task::JoinError>,
+    ) -> Result<(), AgentError> {
+        match ended {
+            Ok((id, result)) => {
+                self.names.remove(&id);
+                result
+            }
+            Err(error) => {
+                let name = self.names.remove(&error.id()).unwrap_or_default();
+                Err(AgentError::Panicked(format!("{name}: {error}")))
+            }
+        }
+    }
+
+    /// Ends the stages in the order in which a reading travels, and says who still runs.
+    async fn stop(mut self, writer: WriterThread, forwarder: ForwarderThread) -> Result<(), AgentError> {
+        self.shutdown.ask();
+        let begin = Instant::now();
+        let limit = self.settings.agent.stop_timeout;
+        info!(limit_s = limit.as_secs(), "stopping");
+        let mut result = Ok(());
+        while let Some(wait) = limit.checked_sub(begin.elapsed()).filter(|_| !self.tasks.is_empty()) {
+            match tokio::time::timeout(wait.min(limit / 4), self.tasks.join_next_with_id()).await {
+                Ok(Some(ended)) => result = result.and(self.task_ended(ended)),
+                Ok(None) => break,
+                Err(_) => self.say_who_runs(begin.elapsed(), limit),
+            }
+        }
+        if !self.tasks.is_empty() {
+            warn!(
+                running = self.names.values().cloned().collect::<Vec<_>>().join(", "),
+                "these did not stop in time; what they had not acknowledged is sent again"
+            );
+            self.tasks.shutdown().await;
+        }
+        drop(self.intake.take());
+        let threads = tokio::task::spawn_blocking(move || (join(forwarder), writer));
+        let left = limit.saturating_sub(begin.elapsed()).max(TICK);
+        let Ok(joined) = tokio::time::timeout(left, threads).await else {
+            warn!("the forwarder did not stop in time; the next start takes up where Kafka is");
+            return result;
+        };
+        let (forwarded, writer) = joined.map_err(|error| AgentError::Panicked(error.to_string()))?;
+        let written = tokio::task::spawn_blocking(move || writer.join());
+        let Ok(written) = tokio::time::timeout(left, written).await else {
+            warn!("the queue did not close in time; the next start repairs it");
+            return result;
+        };
+        let written = written.map_err(|error| AgentError::Panicked(error.to_string()))?;
+        // The cause before its consequences.
+        result = written.map_err(AgentError::from).and(forwarded).and(result);
+        info!(took_ms = begin.elapsed().as_millis(), "stopped");
+        result
+    }
+
+    fn say_who_runs(&self, elapsed: Duration, limit: Duration) {
+        let running = self.names.values().cloned().collect::<Vec<_>>().join(", ");
+        let left = limit.saturating_sub(elapsed).as_secs();
+        info!(running, left_s = left, "still stopping");
+    }
+}
+
+fn join(forwarder: ForwarderThread) -> Result<(), AgentError> {
+    match forwarder.join() {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(AgentError::Panicked("the forwarder".to_owned())),
+    }
+}
+
+fn queue_options(settings: &Settings, machine: &Machine) -> queue::Options {
+    queue::Options {
+        path: settings.queue.path.clone(),
+        max_size: settings.queue.max_size,
+        min_free: settings.queue.min_free,
+        segment_size: settings.queue.segment_size,
+        redelivery_window: settings.queue.redelivery_window,
+        max_dead_letters: settings.queue.max_dead_letters,
+        agent_id: settings.agent.id.clone(),
+        default_agent_id: machine.default_agent_id(),
+        hardware_serial: machine.hardware_serial.clone(),
+    }
+}
+
+/// One line: what is read, where it is queued, where it is sent.
+fn say_start(settings: &Settings, recovered: &Recovered, took: Duration) {
+    let reads: Vec<String> = settings.sources.iter().map(describe).collect();
+    let kafka = &settings.kafka;
+    let sends = if kafka.bootstrap_servers.is_empty() {
+        "nowhere: kafka.bootstrap_servers is not set".to_owned()
+    } else {
+        format!("{} on {}", kafka.topic, kafka.bootstrap_servers.join(","))
+    };
+    info!(
+        agent = recovered.agent_id,
+        reads = reads.join(", "),
+        queue = %settings.queue.path.display(),
+        sends,
+        delivery = ?kafka.delivery,
+        waiting = recovered.end.saturating_sub(recovered.release_point),
+        opened_ms = took.as_millis(),
+        "meterferry {} starts", env!("CARGO_PKG_VERSION")
+    );
+}
+
+fn describe(source: &Source) -> String {
+    match &source.interface {
+        Interface::Mqtt(mqtt) => {
+            format!("{} (mqtt {}:{} {})", source.name, mqtt.host, mqtt.port, mqtt.topics.join(" "))
+        }
+        Interface::MqttListener(listener) => format!("{} (mqtt-listener {})", source.name, listener.listen),
+    }
+}

@@ -1,12 +1,156 @@
 //! `meterferry check`
 
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::Global;
+use anstyle::{AnsiColor, Style};
+use clap::ColorChoice;
+
+use super::{EX_CONFIG, Global};
+use crate::config::settings::{Delivery, Interface, Settings, Source};
+use crate::config::{self, Environment, Loaded, Problem, Problems};
 
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+#[command(after_help = "\
+Examples:
+  meterferry check                  the configuration that the agent would use
+  meterferry check meterferry.toml  this file, with conf.d beside it
+  meterferry check --dump           every key as the agent sees it, secrets masked
 
-pub fn run(_args: Args, _global: &Global) -> ExitCode {
-    ExitCode::FAILURE
+Exit codes: 0 it is right; 78 it is not")]
+pub struct Args {
+    /// Configuration file, in place of --config
+    pub file: Option<PathBuf>,
+
+    /// Print the effective configuration, secrets masked
+    #[arg(long)]
+    pub dump: bool,
+}
+
+/// Reports all that is wrong on standard error; the effective configuration goes to standard output.
+pub fn run(args: Args, global: &Global) -> ExitCode {
+    let mut errors = anstream::AutoStream::new(io::stderr(), color(global.color));
+    let file = args.file.or_else(|| global.config.clone());
+    let written = match config::load(file.as_deref(), &Environment::of_process()) {
+        Ok(loaded) => {
+            if args.dump {
+                // A pipe that was closed is its reader's wish.
+                let _ = io::stdout().write_all(config::dump(&loaded.settings).as_bytes());
+            }
+            let warned = report_warnings(&mut errors, &loaded.warnings);
+            (warned.and_then(|()| writeln!(errors, "{GOOD}ok:{GOOD:#} {}", summary(&loaded))), ExitCode::SUCCESS)
+        }
+        Err(problems) => (report(&mut errors, &problems), ExitCode::from(EX_CONFIG)),
+    };
+    let (_closed, code) = written;
+    code
+}
+
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+const GOOD: Style = AnsiColor::Green.on_default().bold();
+const HINT: Style = AnsiColor::Cyan.on_default();
+
+/// `--color` for a stream of our own.
+pub fn color(choice: ColorChoice) -> anstream::ColorChoice {
+    match choice {
+        ColorChoice::Auto => anstream::ColorChoice::Auto,
+        ColorChoice::Always => anstream::ColorChoice::Always,
+        ColorChoice::Never => anstream::ColorChoice::Never,
+    }
+}
+
+/// Everything that is wrong, and a count, in colours for a stream that strips them where they are not wanted.
+///
+/// # Errors
+///
+/// Those of the stream.
+pub fn report(out: &mut impl Write, problems: &Problems) -> io::Result<()> {
+    for problem in &problems.errors {
+        write_problem(out, BAD, "error", problem)?;
+    }
+    report_warnings(out, &problems.warnings)?;
+    writeln!(out, "{BAD}{}{BAD:#}", problems.count())
+}
+
+/// Each warning with its hint.
+///
+/// # Errors
+///
+/// Those of the stream.
+pub fn report_warnings(out: &mut impl Write, warnings: &[Problem]) -> io::Result<()> {
+    warnings.iter().try_for_each(|warning| write_problem(out, WARNING, "warning", warning))
+}
+
+fn write_problem(out: &mut impl Write, style: Style, word: &str, problem: &Problem) -> io::Result<()> {
+    writeln!(out, "{style}{word}:{style:#} {}", problem.text())?;
+    match &problem.hint {
+        Some(hint) => writeln!(out, "  {HINT}hint:{HINT:#} {hint}"),
+        None => Ok(()),
+    }
+}
+
+/// Files read, sources, queue and cluster in one line.
+fn summary(loaded: &Loaded) -> String {
+    let Settings { queue, kafka, sources, .. } = &loaded.settings;
+    let files: Vec<_> = loaded.files.iter().map(|file| file.display().to_string()).collect();
+    let sources: Vec<_> = sources.iter().map(source).collect();
+    let delivery = match kafka.delivery {
+        Delivery::ExactlyOnce => "exactly once",
+        Delivery::AtLeastOnce => "at least once",
+    };
+    let kafka = match &kafka.bootstrap_servers[..] {
+        [] => "no Kafka".to_owned(),
+        servers => format!("Kafka {} topic {}, {delivery}", servers.join(","), kafka.topic),
+    };
+    format!("{}: {} -> {} -> {kafka}", files.join(", "), sources.join(", "), queue.path.display())
+}
+
+fn source(source: &Source) -> String {
+    match &source.interface {
+        Interface::Mqtt(mqtt) => {
+            let host = if mqtt.host.contains(':') { format!("[{}]", mqtt.host) } else { mqtt.host.clone() };
+            format!("{} (mqtt {host}:{} {})", source.name, mqtt.port, mqtt.topics.join(" "))
+        }
+        Interface::MqttListener(listener) => {
+            format!("{} (mqtt-listener {} {})", source.name, listener.listen, listener.topics.join(" "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `check` prints in colours is what the Display says without.
+    #[test]
+    fn colours_change_no_word() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("meterferry.toml");
+        std::fs::write(&file, "[queue]\nmax_size = 5\nmin_fre = \"1 GiB\"\n").expect("write");
+        let environment = Environment::of(folder.path(), [("HOME", folder.path())]);
+        let problems = config::load(Some(&file), &environment).expect_err("two problems");
+        let mut colored = Vec::new();
+        report(&mut colored, &problems).expect("a vector takes everything");
+        let mut plain = anstream::StripStream::new(Vec::new());
+        plain.write_all(&colored).expect("a vector takes everything");
+        let plain = String::from_utf8(plain.into_inner()).expect("UTF-8");
+        assert_eq!(plain, format!("{problems}\n"));
+        assert!(colored.len() > plain.len());
+    }
+
+    /// A right file is told in one line: where from, what is read, where it goes.
+    #[test]
+    fn summary_in_one_line() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("meterferry.toml");
+        let text =
+            "[kafka]\nbootstrap_servers = [\"k:9092\"]\n[[source]]\nname = \"sma\"\ntype = \"mqtt\"\nhost = \"::1\"\n";
+        std::fs::write(&file, text).expect("write");
+        let environment = Environment::of(folder.path(), [("STATE_DIRECTORY", "/var/lib/meterferry")]);
+        let loaded = config::load(Some(&file), &environment).expect("a right file");
+        let summary = summary(&loaded).replace(&*folder.path().to_string_lossy(), "/etc/meterferry");
+        insta::assert_snapshot!(summary, @"/etc/meterferry/meterferry.toml: sma (mqtt [::1]:1883 sma) -> /var/lib/meterferry/queue -> Kafka k:9092 topic sma-kafka, exactly once");
+    }
 }

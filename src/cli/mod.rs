@@ -3,18 +3,27 @@
 //! Exit codes: 0 done; 1 it failed, or an audit found a loss; 2 the command line is wrong; 78 the configuration is
 //! wrong (`EX_CONFIG`: systemd does not restart on it).
 
-use std::path::PathBuf;
+use std::error::Error;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ColorChoice, Parser, Subcommand};
+
+use crate::config::environment::Environment;
+use crate::config::{self, Loaded};
+
+pub use units::chain;
 
 pub mod check;
 pub mod consume;
 pub mod dead_letters;
 pub mod demo;
+pub mod log;
 pub mod queue;
 pub mod run;
 pub mod simulate;
+pub mod units;
 pub mod version;
 
 /// The configuration is wrong (sysexits.h, `EX_CONFIG`).
@@ -97,5 +106,44 @@ impl Cli {
             Command::DeadLetters(command) => dead_letters::run(command, global),
             Command::Version(args) => version::run(args, global),
         }
+    }
+}
+
+/// The configuration, or what is wrong with it on standard error and exit code 78.
+fn load(global: &Global) -> Result<Loaded, ExitCode> {
+    match config::load(global.config.as_deref(), &Environment::of_process()) {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                anstream::eprintln!("{warning}");
+            }
+            Ok(loaded)
+        }
+        Err(problems) => {
+            anstream::eprintln!("{problems}");
+            Err(ExitCode::from(EX_CONFIG))
+        }
+    }
+}
+
+/// The queue's folder: as said on the command line, else from the configuration.
+fn queue_folder(said: Option<&Path>, global: &Global) -> Result<PathBuf, ExitCode> {
+    match said {
+        Some(path) => Ok(path.to_owned()),
+        None => load(global).map(|loaded| loaded.settings.queue.path),
+    }
+}
+
+/// Prints an error with its causes.
+fn fail(error: &(dyn Error + 'static)) -> ExitCode {
+    anstream::eprintln!("error: {}", chain(error));
+    ExitCode::FAILURE
+}
+
+/// Prints to standard output; a reader that has gone (`| head`) is a quiet end.
+fn out(text: &str) -> ExitCode {
+    let mut out = anstream::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => fail(&error),
+        _ => ExitCode::SUCCESS,
     }
 }

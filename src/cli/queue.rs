@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use serde_json::json;
 
 use super::units::{bytes, count, duration, local_time, rfc3339};
 use super::{Global, fail, out, queue_folder};
+use crate::agent::live::{self, Live};
 use crate::clock::{self, Clock};
 use crate::queue::inspect::{Inspector, Status};
 use crate::reading::{Body, Entry, Received};
@@ -61,30 +61,38 @@ pub fn run(command: Command, global: &Global) -> ExitCode {
         Command::Status(args) => &args.folder,
         Command::Peek(args) => &args.folder,
     };
-    let inspector = match queue_folder(folder.path.as_deref(), global) {
-        Ok(path) => match Inspector::open(&path) {
-            Ok(inspector) => inspector,
-            Err(error) => return fail(&error),
-        },
+    let path = match queue_folder(folder.path.as_deref(), global) {
+        Ok(path) => path,
         Err(code) => return code,
     };
+    let inspector = match Inspector::open(&path) {
+        Ok(inspector) => inspector,
+        Err(error) => return fail(&error),
+    };
     match command {
-        Command::Status(args) => status(&inspector, args.json),
+        Command::Status(args) => status(&inspector, live::ask(&path), args.json),
         Command::Peek(args) => peek(&inspector, &args),
     }
 }
 
-fn status(inspector: &Inspector, json: bool) -> ExitCode {
-    let status = match inspector.status() {
+fn status(inspector: &Inspector, live: Option<Live>, json: bool) -> ExitCode {
+    let mut status = match inspector.status() {
         Ok(status) => status,
         Err(error) => return fail(&error),
     };
-    let oldest = inspector.peek(None, 1).ok().and_then(|entries| entries.first().map(|entry| *received(&entry.body)));
+    if let Some(live) = &live {
+        // The agent knows of releases that are not on disk yet.
+        status.release_point = status.release_point.max(live.release_point);
+    }
+    let oldest = inspector
+        .peek(Some(status.release_point), 1)
+        .ok()
+        .and_then(|entries| entries.first().map(|entry| *received(&entry.body)));
     let newest = status.end.checked_sub(1).and_then(|last| inspector.peek(Some(last), 1).ok());
     let newest = newest.and_then(|entries| entries.first().map(|entry| *received(&entry.body)));
     let waiting = status.end.saturating_sub(status.release_point);
     if json {
-        return out(&format!("{}\n", status_json(&status, waiting, oldest, newest)));
+        return out(&format!("{}\n", status_json(&status, live.as_ref(), waiting, oldest, newest)));
     }
     let now = Clock::new().now();
     let since = |at: Option<Received>| {
@@ -96,11 +104,20 @@ fn status(inspector: &Inspector, json: bool) -> ExitCode {
     let identity = &status.identity;
     let rows = [
         ("agent", format!("{}{}", identity.agent_id, if status.running { ", running" } else { ", not running" })),
+        ("health", health(&status, live.as_ref())),
         ("queue id", identity.queue_id().to_string()),
         ("waiting", format!("{} records", count(waiting))),
         ("oldest waiting", if waiting == 0 { "-".to_owned() } else { since(oldest) }),
         ("newest", since(newest)),
-        ("release point", format!("{} of {} (as far as it is on disk)", status.release_point, status.end)),
+        (
+            "release point",
+            format!(
+                "{} of {}{}",
+                status.release_point,
+                status.end,
+                if live.is_some() { "" } else { " (as far as it is on disk)" }
+            ),
+        ),
         ("segments", format!("{}, {}", status.segments.len(), bytes(status.disk_bytes))),
         ("free on the disk", bytes(status.free_bytes)),
         ("dead letters", count(status.dead_letters)),
@@ -110,12 +127,28 @@ fn status(inspector: &Inspector, json: bool) -> ExitCode {
     out(&rows.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect::<String>())
 }
 
+fn health(status: &Status, live: Option<&Live>) -> String {
+    let Some(live) = live else {
+        return if status.running { "it does not answer".to_owned() } else { "-".to_owned() };
+    };
+    let connected = live.sources.iter().filter(|source| source.connected).count();
+    let kafka = if live.kafka_connected { "Kafka connected" } else { "Kafka not connected" };
+    let room = if live.blocked { ", the queue is full" } else { "" };
+    format!("{connected} of {} sources connected, {kafka}{room}", live.sources.len())
+}
+
 fn lost(status: &Status) -> String {
     let ranges: Vec<String> = status.identity.lost.iter().map(|lost| format!("{}-{}", lost.first, lost.last)).collect();
     if ranges.is_empty() { "nothing".to_owned() } else { format!("sequences {}", ranges.join(", ")) }
 }
 
-fn status_json(status: &Status, waiting: u64, oldest: Option<Received>, newest: Option<Received>) -> serde_json::Value {
+fn status_json(
+    status: &Status,
+    live: Option<&Live>,
+    waiting: u64,
+    oldest: Option<Received>,
+    newest: Option<Received>,
+) -> serde_json::Value {
     let time = |at: Option<Received>| at.map(|at| rfc3339(at.wall_ms));
     json!({
         "agent_id": status.identity.agent_id,
@@ -130,6 +163,7 @@ fn status_json(status: &Status, waiting: u64, oldest: Option<Received>, newest: 
         "disk_bytes": status.disk_bytes,
         "free_bytes": status.free_bytes,
         "dead_letters": status.dead_letters,
+        "live": live,
         "lost": status.identity.lost.iter().map(|lost| json!({"first": lost.first, "last": lost.last, "reason": lost.reason})).collect::<Vec<_>>(),
     })
 }

@@ -54,7 +54,8 @@ pub fn local_time(milliseconds: i64) -> String {
 
 /// Milliseconds since 1970 as RFC 3339, UTC.
 pub fn rfc3339(milliseconds: i64) -> String {
-    Timestamp::from_millisecond(milliseconds).map_or_else(|_| "?".to_owned(), |at| at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
+    Timestamp::from_millisecond(milliseconds)
+        .map_or_else(|_| "?".to_owned(), |at| at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
 }
 
 /// An error with its causes, each once.
@@ -82,7 +83,10 @@ mod tests {
     /// Promise 9: figures are shown as they are, in units that people know.
     #[test]
     fn figures() {
-        assert_eq!([bytes(0), bytes(1023), bytes(1536), bytes(1 << 20), bytes(u64::MAX)].join(" "), "0 B 1023 B 1.5 KiB 1.0 MiB 16384.0 PiB");
+        assert_eq!(
+            [bytes(0), bytes(1023), bytes(1536), bytes(1 << 20), bytes(u64::MAX)].join(" "),
+            "0 B 1023 B 1.5 KiB 1.0 MiB 16384.0 PiB"
+        );
         assert_eq!([count(0), count(999), count(1000), count(1_234_567)].join(" "), "0 999 1,000 1,234,567");
         let of = |seconds| duration(Duration::from_secs(seconds));
         assert_eq!([of(59), of(61), of(3_700), of(90_000)].join(" | "), "59 s | 1 min 1 s | 1 h 1 min | 1 d 1 h");

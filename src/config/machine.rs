@@ -29,8 +29,11 @@ impl Machine {
     /// (hashed: machine-id(5) asks not to show it), since every Pi is called raspberrypi.
     pub fn default_agent_id(&self) -> String {
         let first = self.host_name.split('.').next().unwrap_or_default();
-        let mut name: String =
-            first.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' }).take(48).collect();
+        let mut name: String = first
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' })
+            .take(48)
+            .collect();
         if name.is_empty() {
             name.push_str("meterferry");
         }
@@ -55,11 +58,8 @@ mod tests {
     /// Promise 3: the id is legal in every place it stands in (no dot), and two Pis differ.
     #[test]
     fn default_agent_id_is_legal_and_differs() {
-        let machine = |host: &str, id: &str| Machine {
-            host_name: host.into(),
-            machine_id: id.into(),
-            hardware_serial: None,
-        };
+        let machine =
+            |host: &str, id: &str| Machine { host_name: host.into(), machine_id: id.into(), hardware_serial: None };
         let one = machine("raspberrypi.local", "a").default_agent_id();
         let two = machine("raspberrypi.local", "b").default_agent_id();
         assert_ne!(one, two);

@@ -1,3 +1,65 @@
-//! Configuration: raw (serde) → check → [`settings`]. The only reader of files and environment.
+//! Configuration, in three steps, the only reader of files and environment:
+//!
+//! 1. [`raw`]: each file's text becomes tables that remember their lines, whatever is wrong in it; the files of `conf.d`
+//!    are laid over the first one.
+//! 2. [`check`]: each key by its own rule, then what must fit together. Every problem is collected, with file, line, key,
+//!    value, limit and a hint; nothing stops at the first.
+//! 3. [`settings`]: what is left when nothing was wrong. Nothing starts on anything else.
+//!
+//! Where files are looked for: [`load`]. How an effective configuration is shown: [`dump`].
 
+use std::path::{Path, PathBuf};
+
+mod check;
+mod dump;
+mod environment;
+mod files;
+mod lookup;
+mod names;
+mod problem;
+mod raw;
+mod schema;
+mod section;
 pub mod settings;
+mod units;
+
+#[cfg(test)]
+mod messages;
+#[cfg(test)]
+mod shipped;
+
+pub use dump::dump;
+pub use environment::Environment;
+pub use problem::{Problem, Problems};
+pub use units::{parse_duration, parse_size, show_duration, show_size};
+
+use settings::Settings;
+
+/// A configuration that is right.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub settings: Settings,
+    /// The files read, in the order of reading.
+    pub files: Vec<PathBuf>,
+    /// What is allowed and may still be a mistake.
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads and checks the configuration: `explicit`, else `/etc/meterferry/meterferry.toml`, else `meterferry.toml` in the
+/// user's XDG folder; then the files `conf.d/*.toml` beside it in the order of their names, which add sources and
+/// override keys one by one.
+///
+/// # Errors
+///
+/// Everything that is wrong, at once.
+pub fn load(explicit: Option<&Path>, environment: &Environment) -> Result<Loaded, Problems> {
+    let mut report = problem::Report::default();
+    let Some(main) = lookup::main_file(explicit, environment, &mut report) else { return Err(report.finish()) };
+    let Some(root) = lookup::tables(&main, &mut report) else { return Err(report.finish()) };
+    let beside = main.parent().unwrap_or(Path::new(""));
+    let settings = check::check(root, files::Around { environment, beside }, &mut report);
+    let files = report.files().to_vec();
+    let wrong = report.has_errors();
+    let problems = report.finish();
+    if wrong { Err(problems) } else { Ok(Loaded { settings, files, warnings: problems.warnings }) }
+}

@@ -46,6 +46,8 @@ pub struct Queue {
     pub redelivery_window: usize,
     /// Bytes of one reading; a larger one becomes a dead letter. Default 256 KiB.
     pub max_reading_size: usize,
+    /// Bytes of dead letters; above it the oldest are deleted. Default 64 MiB.
+    pub max_dead_letters: u64,
 }
 
 /// `queue.when_full`
@@ -235,7 +237,7 @@ pub struct MqttListener {
     /// Filters a PUBLISH must match; what does not match is acknowledged, counted and dropped. Default `["sma"]`.
     pub topics: Vec<String>,
     pub logins: Vec<Login>,
-    /// Allow clients without user and password. Default: true on loopback, false elsewhere.
+    /// Allow clients without user and password. Default: true on loopback without `logins`, else false.
     pub allow_anonymous: bool,
     /// None: plain TCP. `ca_file` is unused.
     pub tls: Option<Tls>,

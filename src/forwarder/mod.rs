@@ -145,7 +145,8 @@ pub trait Backlog: Send {
     /// Waits until `end()` is above `sequence`, or `limit` has passed. True where it is.
     fn wait(&self, sequence: u64, limit: Duration) -> bool;
 
-    /// Everything below `next` is safely in Kafka. Cheap; durable soon, and before anything is deleted by it.
+    /// Everything below `next` is safely in Kafka. Cheap; `release_point()` shows it at once, it is durable soon, and before
+    /// anything is deleted by it.
     fn release(&mut self, next: u64) -> Result<(), BacklogError>;
 
     /// Puts a dead letter away; returns when it is on disk.

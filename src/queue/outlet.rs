@@ -93,6 +93,8 @@ impl Outlet {
         if next >= self.end() {
             self.metrics.queue.oldest_ms.store(0, Ordering::Relaxed);
         }
+        // Seen at once by whoever asks; the writer unlinks, and makes it durable, in its own time.
+        self.shared.change(|state| state.release_point = state.release_point.max(next.min(state.end)));
         self.commands.blocking_send(Command::Release(next)).map_err(|_| QueueError::Stopped)
     }
 

@@ -153,7 +153,7 @@ impl Store {
         self.release_point = next.min(self.shared.state().end);
         let release_point = self.release_point;
         self.shared.change(|state| {
-            state.release_point = release_point;
+            state.release_point = state.release_point.max(release_point);
             state.lost.retain(|lost| lost.last >= release_point);
         });
         self.metrics.queue.release_point.set(release_point);

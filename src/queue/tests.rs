@@ -134,6 +134,8 @@ fn released_segments_are_unlinked_and_nothing_comes_back() {
     let options = options(folder.path());
     let mut queue = start(&options);
     append(&queue, 0..4_000);
+    queue.outlet.release(7).expect("released");
+    assert_eq!(queue.outlet.release_point(), 7, "seen at once: what is released is never sent again");
     let segments =
         |options: &Options| Inspector::open(&options.path).expect("a queue").status().expect("status").segments;
     let before = segments(&options);

@@ -1,0 +1,37 @@
+//! Where the agent's log goes: standard error, a line an event; under systemd without the time, which the journal adds.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::ColorChoice;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt;
+
+use super::Global;
+use crate::config::environment::Environment;
+
+/// Begins to log as `--log` and `--color` say. Fails with a word on standard error if the filter makes no sense.
+pub fn start(global: &Global) -> Result<(), ExitCode> {
+    // A bare level is about meterferry; libraries are heard from when they warn.
+    let directives = match global.log.parse::<tracing::Level>() {
+        Ok(level) => format!("warn,meterferry={level}"),
+        Err(_) => global.log.clone(),
+    };
+    let filter = EnvFilter::try_new(&directives).map_err(|error| {
+        anstream::eprintln!(
+            "error: --log is {:?}: {error}\n  hint: a level (error, warn, info, debug, trace) or a filter such as meterferry::queue=debug",
+            global.log
+        );
+        ExitCode::from(2)
+    })?;
+    let color = match global.color {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => std::io::stderr().is_terminal(),
+    };
+    let log = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).with_target(false);
+    let journal = Environment::of_process().variable("JOURNAL_STREAM").is_some();
+    // A second start in one process (a test) keeps the first one's log.
+    let _ = if journal { log.without_time().try_init() } else { log.try_init() };
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! `[[source]]`: the keys of each, and what the sources must not do to each other.
+
+use std::sync::Arc;
+
+use super::{legal, listener, mqtt};
+use crate::config::files::Around;
+use crate::config::names;
+use crate::config::problem::{Place, Report};
+use crate::config::raw::{Value, quoted};
+use crate::config::schema;
+use crate::config::section::{Given, Section, Taken, either, nearest_word};
+use crate::config::settings::{Interface, Kafka, Payload, Queue, Source};
+
+/// Sources of one agent: each has a connection, a channel and a window of its own.
+const MOST: usize = 100;
+
+/// `source.payload`, as written.
+pub const PAYLOAD: &[(&str, Payload)] = &[("sma", Payload::Sma), ("any", Payload::Any)];
+
+const TYPES: [&str; 2] = ["mqtt", "mqtt-listener"];
+
+/// A source that was read, and where its parts stand.
+pub struct Found {
+    pub source: Source,
+    /// Where the table begins.
+    pub place: Place,
+    name: Option<Place>,
+    kafka_topic: Option<Place>,
+    /// Topic filters with their places; each is a legal one.
+    pub topics: Vec<Given<String>>,
+}
+
+/// All sources; where none is configured, the broker on this machine.
+pub fn check(root: &mut Section, kafka: &Kafka, queue: &Queue, around: Around<'_>, report: &mut Report) -> Vec<Source> {
+    let mut found: Vec<Found> = Vec::new();
+    for (index, section) in root.tables(report, "source", "source").into_iter().enumerate() {
+        if index == MOST {
+            report.error(section.place(), format!("[[source]] is one too many: at most {MOST} sources"), "");
+            break;
+        }
+        found.push(one(section, queue, around, report));
+    }
+    unique_names(&found, report);
+    for source in &found {
+        not_the_resume_topic(source, kafka, report);
+    }
+    mqtt::together(&found, report);
+    listener::together(&found, report);
+    if found.is_empty() {
+        report.warning(
+            Place { file: 0, line: 0 },
+            "no [[source]] is configured: reading topic sma of the broker at localhost:1883",
+            "write a [[source]] to make it so, or to read elsewhere",
+        );
+        let table = Section::absent("source").with_keys(schema::MQTT);
+        let mut source = one(table, queue, around, &mut Report::default()).source;
+        source.name = Arc::from("sma");
+        return vec![source];
+    }
+    found.into_iter().map(|found| found.source).collect()
+}
+
+fn one(mut section: Section, queue: &Queue, around: Around<'_>, report: &mut Report) -> Found {
+    let place = section.place();
+    let missing = |report: &mut Report, key: &str, hint: &str| {
+        report.error(place, format!("source.{key} is missing: every [[source]] needs it"), hint);
+    };
+    let name = section.text(report, "name");
+    if name.is_absent() {
+        missing(report, "name", "name = \"sma\"");
+    }
+    let name_at = at(&name);
+    let name = legal("source.name", name, report, names::source_name);
+    let kind = kind(&mut section, report);
+    if kind.is_absent() {
+        missing(report, "type", &format!("type = {}", either(TYPES.iter())));
+    }
+    // The keys of a source without a type are those of the type they look like.
+    let guess = if section.has("listen") { TYPES[1] } else { TYPES[0] };
+    let sure = matches!(kind, Taken::Value(_));
+    let kind = kind.or(guess);
+    let payload = section.choice(report, "payload", PAYLOAD).or(Payload::Sma);
+    let kafka_topic = section.text(report, "kafka_topic");
+    let kafka_topic_at = at(&kafka_topic);
+    let kafka_topic = legal("source.kafka_topic", kafka_topic, report, names::kafka_topic);
+    let topics = topics(&mut section, report);
+
+    let filters = topics.iter().map(|given| given.value.clone()).collect();
+    let (mut section, interface, other) = if kind == TYPES[0] {
+        let mut section = section.with_keys(schema::MQTT);
+        let interface = Interface::Mqtt(mqtt::check(&mut section, filters, queue, around, report));
+        (section, interface, schema::MQTT_LISTENER)
+    } else {
+        let mut section = section.with_keys(schema::MQTT_LISTENER);
+        let interface = Interface::MqttListener(listener::check(&mut section, filters, queue, around, report));
+        (section, interface, schema::MQTT)
+    };
+    let other_type = if kind == TYPES[0] { TYPES[1] } else { TYPES[0] };
+    if !sure {
+        for key in other {
+            section.take(key);
+        }
+    }
+    section.finish(report, |key| {
+        other.contains(&key).then(|| {
+            let what = format!("belongs to type = \"{other_type}\", this source has type = \"{kind}\"");
+            (what, "remove it, or change the type".to_owned())
+        })
+    });
+    let source = Source { name: Arc::from(name.unwrap_or_default()), payload, kafka_topic, interface };
+    Found { source, place, name: name_at, kafka_topic: kafka_topic_at, topics }
+}
+
+fn at<T>(taken: &Taken<T>) -> Option<Place> {
+    match taken {
+        Taken::Value(given) => Some(given.place),
+        Taken::Absent | Taken::Wrong => None,
+    }
+}
+
+fn kind(section: &mut Section, report: &mut Report) -> Taken<&'static str> {
+    section.read(report, "type", |value| {
+        let must = format!("must be {}", either(TYPES.iter()));
+        let Value::Text(text) = value else { return Err((must, String::new())) };
+        match TYPES.iter().find(|kind| *kind == text) {
+            Some(kind) => Ok(*kind),
+            None => Err((must, nearest_word(text, TYPES.iter().copied()))),
+        }
+    })
+}
+
+/// Filters in one source.
+const TOPICS: usize = 1_000;
+
+/// The legal ones of `topics`; the default where the key is missing.
+fn topics(section: &mut Section, report: &mut Report) -> Vec<Given<String>> {
+    let place = section.place();
+    let listed = match section.texts(report, "topics", TOPICS) {
+        Taken::Value(given) => given.value,
+        Taken::Absent => vec![Given { place, value: "sma".to_owned() }],
+        Taken::Wrong => Vec::new(),
+    };
+    let mut topics = Vec::new();
+    for given in listed {
+        match names::topic_filter(&given.value) {
+            Ok(()) => topics.push(given),
+            Err(what) => {
+                let message = format!("source.topics holds {}: the filter {what}", quoted(&given.value));
+                report.error(given.place, message, "filters look like \"sma\", \"meters/+/sma\" or \"meters/#\"");
+            }
+        }
+    }
+    topics
+}
+
+fn unique_names(found: &[Found], report: &mut Report) {
+    for (index, later) in found.iter().enumerate() {
+        let name = &later.source.name;
+        let earlier = found[..index].iter().find(|earlier| earlier.source.name == *name);
+        if let (Some(place), Some(Some(first))) = (later.name, earlier.map(|earlier| earlier.name)) {
+            let message =
+                format!("source.name is {}: it is taken by the source at {}", quoted(name), report.name(first));
+            report.error(place, message, "give each source a name of its own");
+        }
+    }
+}
+
+fn not_the_resume_topic(found: &Found, kafka: &Kafka, report: &mut Report) {
+    let Some(topic) = &found.source.kafka_topic else { return };
+    if let (true, Some(place)) = (*topic == kafka.resume_topic, found.kafka_topic) {
+        report.error(
+            place,
+            format!("source.kafka_topic is {}: must not be kafka.resume_topic", quoted(topic)),
+            "the resume topic stays empty; name another topic",
+        );
+    }
+}

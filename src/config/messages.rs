@@ -1,0 +1,416 @@
+//! Every message of the configuration, as a person reads it: each snapshot shows a file and what is said to it.
+
+use std::fmt::Write as _;
+
+use super::{Environment, load};
+
+/// What is said to a folder that holds `files`, of which `meterferry.toml` is one.
+fn said(files: &[(&str, &str)]) -> String {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (name, content) in files {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("make the folder");
+        std::fs::write(path, content).expect("write");
+    }
+    let variables = ["state", "credentials"].map(|name| folder.path().join(name));
+    let [state, credentials] = variables;
+    let environment =
+        Environment::of(folder.path(), [("STATE_DIRECTORY", state), ("CREDENTIALS_DIRECTORY", credentials)]);
+    let said = match load(None, &environment) {
+        Ok(loaded) => loaded.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect::<String>() + "ok",
+        Err(problems) => problems.to_string(),
+    };
+    said.replace(&format!("{}/", folder.path().display()), "")
+}
+
+const SERVERS: &str = "[kafka]\nbootstrap_servers = [\"k:9092\"]\n";
+const SOURCE: &str = "[[source]]\nname = \"sma\"\ntype = \"mqtt\"\n";
+
+/// One file after another, each with what is said to it; `rest` follows each one unseen.
+fn transcript(cases: impl IntoIterator<Item = impl AsRef<str>>, rest: &str) -> String {
+    let mut text = String::new();
+    for case in cases {
+        let case = case.as_ref().trim_end();
+        let said = said(&[("meterferry.toml", &format!("{case}\n{rest}"))]);
+        let _ = write!(text, "{case}\n\n{said}\n\n{}\n\n", "=".repeat(72));
+    }
+    text
+}
+
+fn shows(name: &str, text: &str) {
+    insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
+        insta::assert_snapshot!(name, text);
+    });
+}
+
+/// Cases that are keys of one table, with the rest of a right file behind them.
+fn keys(table: &str, lines: &[&str]) -> String {
+    let rest = match table {
+        "kafka" => SOURCE.to_owned(),
+        _ => format!("{SERVERS}{SOURCE}"),
+    };
+    let servers = if table == "kafka" { "bootstrap_servers = [\"k:9092\"]\n" } else { "" };
+    let mut text = String::new();
+    for line in lines {
+        let servers = if line.contains("bootstrap_servers") { "" } else { servers };
+        let said = said(&[("meterferry.toml", &format!("[{table}]\n{line}\n{servers}{rest}"))]);
+        let _ = write!(text, "[{table}] {line}\n{said}\n\n");
+    }
+    text
+}
+
+/// Cases that are keys of a source of a type.
+fn source_keys(kind: &str, lines: &[&str]) -> String {
+    let mut text = String::new();
+    for line in lines {
+        let file = format!("{SERVERS}[[source]]\nname = \"sma\"\ntype = \"{kind}\"\n{line}\n");
+        let _ = write!(text, "[[source]] {kind}: {line}\n{}\n\n", said(&[("meterferry.toml", &file)]));
+    }
+    text
+}
+
+/// Promise 5, never silent: ten errors of ten kinds are ten messages, in one go.
+#[test]
+fn ten_errors_in_one_go() {
+    let text = r##"
+[agent]
+id = "raspberry.pi"
+
+[queue]
+max_size = "2 GB/s"
+commit_delay = 5
+max_sise = "1 GiB"
+
+[kafka]
+bootstrap_servers = ["kafka"]
+delivery = "exactly_once"
+
+[kafka.properties]
+acks = "1"
+
+[[source]]
+name = "sma"
+type = "mqtt"
+port = 70000
+topics = ["sma/#/x"]
+password = "hunter2"
+"##;
+    let said = said(&[("meterferry.toml", text)]);
+    assert_eq!(said.matches("error: ").count(), 10, "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+    shows("ten_errors_in_one_go", &said);
+}
+
+/// Every key of `[agent]` has its limits, and says so.
+#[test]
+fn agent() {
+    shows(
+        "agent",
+        &keys(
+            "agent",
+            &[
+                r#"id = "home.1""#,
+                r#"id = """#,
+                "id = 7",
+                r#"summary_interval = "100ms""#,
+                "summary_interval = 3600",
+                r#"summary_interval = "1 hour""#,
+                r#"stop_timeout = "soon""#,
+                "clock_wait = true",
+                r#"name = "x""#,
+            ],
+        ),
+    );
+}
+
+/// Promise 6: every limit of the queue has a name, and limits of its own.
+#[test]
+fn queue() {
+    shows(
+        "queue",
+        &keys(
+            "queue",
+            &[
+                r#"max_size = "2 GB/s""#,
+                r#"max_size = "1 KiB""#,
+                r#"max_size = "2g""#,
+                r#"max_size = 2.5"#,
+                r#"max_size = "32 MiB""#,
+                "min_free = 0",
+                r#"min_free = ["1 GiB"]"#,
+                r#"when_full = "drop-oldest""#,
+                "when_full = 1",
+                r#"segment_size = "1 GiB""#,
+                r#"segment_size = "1 GB""#,
+                "commit_delay = 2026-01-01",
+                r#"commit_delay = "0s""#,
+                "redelivery_window = 3",
+                r#"redelivery_window = "500""#,
+                "redelivery_window = 99999999999999999999",
+                r#"max_reading_size = "8 MiB""#,
+                r#"max_reading_size = "2 MiB""#,
+                r#"path = """#,
+                r#"path = "meterferry.toml/../../meterferry.toml""#,
+                r#"maxsize = "2 GiB""#,
+                r#"topic = "sma""#,
+            ],
+        ),
+    );
+}
+
+/// Every key of `[kafka]` has its limits, and says so.
+#[test]
+fn kafka() {
+    shows(
+        "kafka",
+        &keys(
+            "kafka",
+            &[
+                r#"bootstrap_servers = "a:9092, b:9092""#,
+                r#"bootstrap_servers = []"#,
+                r#"bootstrap_servers = ["kafka", "::1", "a,b", "SASL_SSL://u:secret@k:9093", "k:0", "[::1]:9092"]"#,
+                "bootstrap_servers = [\n  \"k:9092\",\n  9092,\n]",
+                r#"topic = "sma kafka""#,
+                r#"topic = "..""#,
+                r#"topic = "__consumer_offsets""#,
+                r#"resume_topic = "sma-kafka""#,
+                r#"topic = "meterferry-resume""#,
+                r#"delivery = "at_least_once""#,
+                r#"format = "normalized""#,
+                r#"compression = "brotli""#,
+                "compression = false",
+                r#"linger = "2min""#,
+                "batch_count = 0",
+                r#"batch_size = "1 GiB""#,
+                r#"retry_max_delay = "0s""#,
+                r#"request_timeout = "1h""#,
+                r#"transaction_timeout = "1s""#,
+                "idempotence = false",
+                r#"idempotence = "false""#,
+                "create_topics = 1",
+                "partitions = 0",
+                "replication = 0",
+                r#"retention = "7""#,
+                r#"timestamp_before_max = "-1d""#,
+                "tls = true",
+                r#"bootstrap-servers = ["k:9092"]"#,
+            ],
+        ),
+    );
+}
+
+/// Whom the agent trusts, and as whom it speaks: nothing half configured passes.
+#[test]
+fn kafka_tables() {
+    shows(
+        "kafka_tables",
+        &transcript(
+            [
+                "[kafka.tls]\nca_file = \"nowhere.pem\"\nverify = false",
+                "[kafka.tls]\nca_file = \"meterferry.toml\"\ncertificate_file = \"/\"\nverify_hostname = \"no\"",
+                "[kafka.tls]\nkey_file = \"\"",
+                "[kafka.sasl]",
+                "[kafka.sasl]\nmechanism = \"GSSAPI\"\nusername = \"u\"\npassword = \"hunter2\"",
+                "[kafka.sasl]\nmechanism = \"OAUTHBEARER\"\nusername = \"\"\npassword_file = \"nowhere\"",
+                "[kafka.sasl]\nmechanism = \"SCRAM-SHA-1\"\nuser = \"u\"\npassword_file = 7",
+                "[kafka.sasl]\nmechanism = \"PLAIN\"\nusername = \"u\"\npassword_file = \"meterferry.toml\"",
+            ],
+            &format!("{SERVERS}{SOURCE}"),
+        ),
+    );
+}
+
+/// Promise 3: what exactly-once rests on cannot be changed behind the agent's back.
+#[test]
+fn kafka_properties() {
+    let file = format!(
+        "[kafka.properties]\n{}\n{SERVERS}{SOURCE}",
+        r#""bootstrap.servers" = "x:1"
+transactional.id = "x"
+"enable.idempotence" = false
+"isolation.level" = "read_uncommitted"
+"group.id" = "g"
+acks = 1
+"enable.auto.commit" = true
+"message.timeout.ms" = 5
+"transaction.timeout.ms" = 5
+"security.protocol" = "ssl"
+"sasl.password" = "hunter2"
+"ssl.ca.location" = "x"
+"compression.type" = "none"
+"linger.ms" = 5
+partitioner = "random"
+"queue.buffering.max.kbytes" = 5
+"socket.timeout.ms" = 5
+"good.one" = [1]
+"good.two" = 1.5
+"bad name" = 1
+empty = {}
+"socket.keepalive.enable" = true
+client.rack = "a""#
+    );
+    let said = said(&[("meterferry.toml", &file)]);
+    assert!(!said.contains("hunter2"), "{said}");
+    shows("kafka_properties", &said);
+}
+
+/// Every key of a broker source has its limits, and says so.
+#[test]
+fn source_mqtt() {
+    shows(
+        "source_mqtt",
+        &source_keys(
+            "mqtt",
+            &[
+                r#"name = "again""#,
+                r#"payload = "json""#,
+                r#"kafka_topic = "a/b""#,
+                r#"kafka_topic = "meterferry-resume""#,
+                r#"host = "mqtt://user:hunter2@broker:1884""#,
+                r#"host = "broker:1884""#,
+                r#"host = "a b""#,
+                "host = 5",
+                "port = 0",
+                r#"port = "1883""#,
+                "topics = []",
+                r#"topics = "sma""#,
+                r#"topics = ["sma", "sma"]"#,
+                r#"topics = ["sma/#", "+/power"]"#,
+                r#"topics = ["a#", "b+", "", "$share/g/a", 5]"#,
+                r#"client_id = """#,
+                r#"username = "u""#,
+                r#"password_file = "meterferry.toml""#,
+                "username = \"\"\npassword_file = \"nowhere\"",
+                r#"keep_alive = "1s""#,
+                r#"keep_alive = "10.5s""#,
+                r#"connect_timeout = "10m""#,
+                r#"reconnect_max_delay = "2d""#,
+                "max_unacknowledged = 5000",
+                r#"max_packet_size = "10 KiB""#,
+                r#"max_packet_size = "1 GiB""#,
+                r#"retained = "yes""#,
+                r#"listen = "127.0.0.1:1883""#,
+                "[source.tls]\nverify_hostname = false",
+                "[source.tls]\ncafile = \"x\"",
+                "tls = \"ca.pem\"",
+            ],
+        ),
+    );
+}
+
+/// Nobody can publish to an open port unless that was said; every key has its limits.
+#[test]
+fn source_mqtt_listener() {
+    shows(
+        "source_mqtt_listener",
+        &source_keys(
+            "mqtt-listener",
+            &[
+                r#"listen = "0.0.0.0:1883""#,
+                "listen = \"192.168.1.5:1883\"\nallow_anonymous = false",
+                r#"listen = "localhost:1883""#,
+                r#"listen = ":1883""#,
+                r#"listen = "127.0.0.1""#,
+                r#"listen = "::1""#,
+                "listen = 1883",
+                "allow_anonymous = false",
+                r#"users = [{ username = "a" }, {}, 5]"#,
+                r#"users = { username = "a", password_file = "nowhere", role = "x" }"#,
+                "max_clients = 0",
+                "max_unacknowledged = 2000",
+                r#"max_packet_size = "100 KiB""#,
+                r#"idle_timeout = "1s""#,
+                r#"commit_delay = "5s""#,
+                r#"host = "broker""#,
+                "[source.tls]",
+                "[source.tls]\nca_file = \"x\"\ncertificate_file = \"meterferry.toml\"\nkey_file = \"meterferry.toml\"",
+            ],
+        ),
+    );
+}
+
+/// Promise 3: two sources that would store a message twice are refused.
+#[test]
+fn sources_together() {
+    let listener = "[[source]]\ntype = \"mqtt-listener\"\n";
+    shows(
+        "sources_together",
+        &transcript(
+            [
+                format!("{SOURCE}{SOURCE}host = \"other\"\n"),
+                format!(
+                    "{SOURCE}topics = [\"+\"]\n[[source]]\nname = \"two\"\ntype = \"mqtt\"\nhost = \"127.0.0.1\"\n"
+                ),
+                format!(
+                    "{SOURCE}client_id = \"c\"\n[[source]]\nname = \"two\"\ntype = \"mqtt\"\ntopics = [\"b\"]\nclient_id = \"c\"\n"
+                ),
+                format!(
+                    "{listener}name = \"a\"\n{listener}name = \"b\"\nlisten = \"0.0.0.0:1883\"\nallow_anonymous = true\n"
+                ),
+                format!("{SOURCE}{listener}name = \"own\"\n"),
+                "[[source]]\n".to_owned(),
+                "[[source]]\nname = \"a b\"\ntype = \"mqt\"\nlisten = \"127.0.0.1:0\"\nprot = 1\n".to_owned(),
+                "[source]\nname = \"sma\"\ntype = \"mqtt\"\nport = 0\n".to_owned(),
+                "[[sources]]\nname = \"sma\"\n".to_owned(),
+            ],
+            SERVERS,
+        ),
+    );
+}
+
+/// A file that is no TOML still has all its other problems reported.
+#[test]
+fn syntax() {
+    shows(
+        "syntax",
+        &transcript(
+            [
+                "[queue]\nmax_size = 2 GiB\nmin_free = 5",
+                "[queue]\nmax_size\nmin_free = 5\n[kafka]\ntopic = \"a b\"",
+                "[queue\nmin_free = 5\n[kafka]]\ntopic = \"a b\"",
+                "[queue]\nmin_free = 5\n[kafka]\n[queue]\nmax_size = 5",
+                "[queue]\nmin_free = 5\nmin_free = 6",
+                "[kafka]\nbootstrap_servers = [\"k:1\"\ntopic = \"a b\"\n[queue]\nmin_free = 5",
+                "[kafka]\nbootstrap_servers = [\n  \"k:1\",\n  \"k\",\ntopic = \"a b\"\n\n[queue]\nmin_free = 5",
+                "[kafka]\ntopic = \"abc\nlinger = 1s\nbatch_count =\n[queue]\nmin_free = 5",
+                "[kafka.sasl]\npassword_file = hunter2",
+                "[queue]\nmin_free = 5\nsource = 7\n[[source]]\nname = 1",
+                "queue = 5\nkafka = []\nsource = \"x\"\nmax_size = \"1 GiB\"\n\"a b\" = 1\n[quue]\n",
+            ],
+            "",
+        ),
+    );
+}
+
+/// Files that are none, and what `conf.d` does.
+#[test]
+fn files() {
+    let mut text = String::new();
+    let mut show = |what: &str, said: String| {
+        let _ = write!(text, "{what}\n\n{said}\n\n");
+    };
+    show("no file at all", said(&[]));
+    show("a folder", said(&[("meterferry.toml/x", "")]));
+    show("nothing in it", said(&[("meterferry.toml", "")]));
+    let main = format!("{SERVERS}{SOURCE}[queue]\nmax_sise = 1\n");
+    show(
+        "a broken file in conf.d, and the same source twice",
+        said(&[
+            ("meterferry.toml", &main),
+            ("conf.d/10-broken.toml", "[queue]\nmin_free = 1 GiB\nmin_fre = 2\n"),
+            ("conf.d/20-again.toml", &format!("{SOURCE}topics = [\"b\"]\n")),
+            ("conf.d/30.toml.bak", "rubbish"),
+            ("conf.d/.hidden.toml", "rubbish"),
+        ]),
+    );
+    let sasl = "[kafka.sasl]\nmechanism = \"SCRAM-SHA-256\"\nusername = \"u\"\npassword_file = \"secret\"\n";
+    let file = format!("{SERVERS}{sasl}{SOURCE}");
+    show("an empty secret", said(&[("meterferry.toml", &file), ("secret", "\n")]));
+    show("a secret of two lines", said(&[("meterferry.toml", &file), ("secret", "a\nb\n")]));
+    show("an encrypted key", {
+        let key = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMA==\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        let file = format!("{SERVERS}[kafka.tls]\ncertificate_file = \"secret\"\nkey_file = \"secret\"\n{SOURCE}");
+        said(&[("meterferry.toml", &file), ("secret", key)])
+    });
+    shows("files", &text);
+}

@@ -1,0 +1,120 @@
+//! The names of all tables and keys, in the order in which they are explained and dumped.
+
+pub const ROOT: &[&str] = &["agent", "queue", "kafka", "source"];
+
+const AGENT: &[&str] = &["id", "summary_interval", "stop_timeout", "clock_wait"];
+
+const QUEUE: &[&str] = &[
+    "path",
+    "max_size",
+    "min_free",
+    "when_full",
+    "segment_size",
+    "commit_delay",
+    "redelivery_window",
+    "max_reading_size",
+];
+
+const KAFKA: &[&str] = &[
+    "bootstrap_servers",
+    "topic",
+    "resume_topic",
+    "delivery",
+    "format",
+    "compression",
+    "linger",
+    "batch_count",
+    "batch_size",
+    "retry_max_delay",
+    "request_timeout",
+    "transaction_timeout",
+    "idempotence",
+    "create_topics",
+    "partitions",
+    "replication",
+    "retention",
+    "timestamp_before_max",
+    "tls",
+    "sasl",
+    "properties",
+];
+
+const KAFKA_TLS: &[&str] = &["ca_file", "certificate_file", "key_file", "verify_hostname"];
+
+const KAFKA_SASL: &[&str] = &["mechanism", "username", "password_file"];
+
+/// Keys of `[[source]]` with `type = "mqtt"`.
+pub const MQTT: &[&str] = &[
+    "name",
+    "type",
+    "topics",
+    "payload",
+    "kafka_topic",
+    "host",
+    "port",
+    "client_id",
+    "username",
+    "password_file",
+    "keep_alive",
+    "connect_timeout",
+    "reconnect_max_delay",
+    "max_unacknowledged",
+    "max_packet_size",
+    "retained",
+    "tls",
+];
+
+/// Keys of `[[source]]` with `type = "mqtt-listener"`.
+pub const MQTT_LISTENER: &[&str] = &[
+    "name",
+    "type",
+    "topics",
+    "payload",
+    "kafka_topic",
+    "listen",
+    "username",
+    "password_file",
+    "users",
+    "allow_anonymous",
+    "max_clients",
+    "max_packet_size",
+    "max_unacknowledged",
+    "idle_timeout",
+    "commit_delay",
+    "tls",
+];
+
+/// Keys of `[source.tls]` with `type = "mqtt"`.
+pub const MQTT_TLS: &[&str] = &["ca_file", "certificate_file", "key_file"];
+
+/// Keys of `[source.tls]` with `type = "mqtt-listener"`.
+pub const MQTT_LISTENER_TLS: &[&str] = &["certificate_file", "key_file"];
+
+const USERS: &[&str] = &["username", "password_file"];
+
+/// The keys of a table. `[kafka.properties]` has none of ours; those of `[[source]]` follow from its type.
+pub fn keys(path: &str) -> &'static [&'static str] {
+    match path {
+        "" => ROOT,
+        "agent" => AGENT,
+        "queue" => QUEUE,
+        "kafka" => KAFKA,
+        "kafka.tls" => KAFKA_TLS,
+        "kafka.sasl" => KAFKA_SASL,
+        "source.users" => USERS,
+        _ => &[],
+    }
+}
+
+/// The one table that a key belongs to; none where several know it.
+pub fn owner(key: &str) -> Option<&'static str> {
+    let tables = ["agent", "queue", "kafka", "kafka.tls", "kafka.sasl"];
+    let mut owners: Vec<_> = tables.into_iter().filter(|path| keys(path).contains(&key)).collect();
+    if MQTT.contains(&key) || MQTT_LISTENER.contains(&key) {
+        owners.push("source");
+    }
+    match owners[..] {
+        [one] => Some(one),
+        _ => None,
+    }
+}
