@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
 
 use super::Global;
-use crate::config::environment::Environment;
+use crate::config::Environment;
 
 /// Begins to log as `--log` and `--color` say. Fails with a word on standard error if the filter makes no sense.
 pub fn start(global: &Global) -> Result<(), ExitCode> {

@@ -10,8 +10,7 @@ use std::process::ExitCode;
 
 use clap::{ColorChoice, Parser, Subcommand};
 
-use crate::config::environment::Environment;
-use crate::config::{self, Loaded};
+use crate::config::{self, Environment, Loaded};
 
 pub use units::chain;
 
@@ -111,15 +110,14 @@ impl Cli {
 
 /// The configuration, or what is wrong with it on standard error and exit code 78.
 fn load(global: &Global) -> Result<Loaded, ExitCode> {
+    let mut errors = anstream::AutoStream::new(std::io::stderr(), check::color(global.color));
     match config::load(global.config.as_deref(), &Environment::of_process()) {
         Ok(loaded) => {
-            for warning in &loaded.warnings {
-                anstream::eprintln!("{warning}");
-            }
+            let _ = check::report_warnings(&mut errors, &loaded.warnings);
             Ok(loaded)
         }
         Err(problems) => {
-            anstream::eprintln!("{problems}");
+            let _ = check::report(&mut errors, &problems);
             Err(ExitCode::from(EX_CONFIG))
         }
     }

@@ -7,7 +7,7 @@ use tracing::{error, info, warn};
 
 use super::{EX_CONFIG, Global, chain, load};
 use crate::agent;
-use crate::config::environment::Environment;
+use crate::config::Environment;
 use crate::config::machine::Machine;
 use crate::config::settings::Settings;
 use crate::notify::Notifier;

@@ -42,6 +42,7 @@ fn queue(lines: &mut Lines, queue: &Queue) {
     lines.text("commit_delay", show_duration(queue.commit_delay));
     lines.plain("redelivery_window", queue.redelivery_window);
     lines.text("max_reading_size", show_size(queue.max_reading_size as u64));
+    lines.text("max_dead_letters", show_size(queue.max_dead_letters));
 }
 
 fn kafka(lines: &mut Lines, kafka: &Kafka) {

@@ -13,9 +13,11 @@ pub struct Environment {
 impl Environment {
     /// That of this process, with `/etc/meterferry`.
     pub fn of_process() -> Self {
-        let names = ["STATE_DIRECTORY", "CREDENTIALS_DIRECTORY", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "HOME"];
-        let variables = names
+        let folders = ["STATE_DIRECTORY", "CREDENTIALS_DIRECTORY", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "HOME"];
+        let service_manager = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "JOURNAL_STREAM"];
+        let variables = folders
             .into_iter()
+            .chain(service_manager)
             .filter_map(|name| Some((name.to_owned(), PathBuf::from(std::env::var_os(name)?))))
             .collect();
         Self { variables, system: PathBuf::from("/etc/meterferry") }
@@ -28,6 +30,11 @@ impl Environment {
     ) -> Self {
         let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         Self { variables, system: system.into() }
+    }
+
+    /// A variable that the service manager sets: `NOTIFY_SOCKET`, `WATCHDOG_USEC`, `JOURNAL_STREAM`.
+    pub fn variable(&self, name: &str) -> Option<&std::ffi::OsStr> {
+        self.variables.get(name).map(|value| value.as_os_str())
     }
 
     /// Files that are the configuration where none is named, the first that exists wins.

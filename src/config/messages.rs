@@ -374,6 +374,7 @@ fn syntax() {
                 "[kafka]\nbootstrap_servers = [\n  \"k:1\",\n  \"k\",\ntopic = \"a b\"\n\n[queue]\nmin_free = 5",
                 "[kafka]\ntopic = \"abc\nlinger = 1s\nbatch_count =\n[queue]\nmin_free = 5",
                 "[kafka.sasl]\npassword_file = hunter2",
+                "[kafka]\ncreate_topics = yes",
                 "[queue]\nmin_free = 5\nsource = 7\n[[source]]\nname = 1",
                 "queue = 5\nkafka = []\nsource = \"x\"\nmax_size = \"1 GiB\"\n\"a b\" = 1\n[quue]\n",
             ],

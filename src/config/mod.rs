@@ -15,6 +15,7 @@ mod dump;
 mod environment;
 mod files;
 mod lookup;
+pub mod machine;
 mod names;
 mod problem;
 mod raw;
@@ -23,6 +24,8 @@ mod section;
 pub mod settings;
 mod units;
 
+#[cfg(test)]
+mod any_bytes;
 #[cfg(test)]
 mod messages;
 #[cfg(test)]

@@ -115,7 +115,11 @@ pub fn parse(bytes: &[u8], file: usize, report: &mut Report) -> Table {
                     syntax_error(file, line, message, &lines, &mut broken, report);
                 } else {
                     let place = Place { file, line: changed + 1 };
-                    report.error(place, "not TOML: unclosed array, expected `]`", format!("write {text}"));
+                    report.error(
+                        place,
+                        "not TOML: unclosed array, expected `]`",
+                        format!("close it before line {line}"),
+                    );
                 }
                 lines[changed] = text;
                 rounds += 1;
@@ -157,6 +161,12 @@ fn lines(bytes: &[u8], file: usize, report: &mut Report) -> Vec<String> {
     lines
 }
 
+/// Whether a name or line speaks of a secret.
+pub fn is_secret(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["pass", "secret", "token"].iter().any(|word| text.contains(word))
+}
+
 fn syntax_error(
     file: usize,
     line: usize,
@@ -169,18 +179,20 @@ fn syntax_error(
         return;
     }
     let text = lines.get(line - 1).map_or("", |text| text.trim());
-    let (key, value) = text.split_once('=').unwrap_or((text, ""));
-    let (key, value) = (key.trim(), value.trim());
-    let secret = ["password", "secret", "token"].iter().any(|word| key.to_ascii_lowercase().contains(word));
+    let (key, value) = text.split_once('=').map_or(("", ""), |(key, value)| (key.trim(), value.trim()));
+    // What is shown of the line must be plain, and no part of a secret.
+    let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || " ._-:/".contains(c));
+    let shown = plain(key) && !is_secret(text);
     let message = message.trim_end_matches(", expected literal string");
     let hint = match message {
-        message if message.starts_with("string values must be quoted") && value.is_empty() => {
+        "string values must be quoted" if shown && value.is_empty() => {
             format!("give {key} a value, or put a # before it for its default")
         }
-        message if message.starts_with("string values must be quoted") && !secret && !value.contains('"') => {
-            format!("write {key} = \"{value}\"")
+        "string values must be quoted" if shown && yes_or_no(value).is_some() => {
+            format!("write {key} = {}", yes_or_no(value).unwrap_or_default())
         }
-        message if message.starts_with("duplicate key") && text.starts_with('[') => {
+        "string values must be quoted" if shown && plain(value) => format!("write {key} = \"{value}\""),
+        message if message.starts_with("duplicate key") && plain(text.trim_matches(['[', ']'])) => {
             format!("put the keys of both {text} under one of them")
         }
         message if message.starts_with("duplicate key") => "keep one of them".to_owned(),
@@ -188,6 +200,15 @@ fn syntax_error(
         _ => String::new(),
     };
     report.error(Place { file, line }, format!("not TOML: {message}"), hint);
+}
+
+/// Other languages' booleans.
+fn yes_or_no(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "yes" | "on" | "true" => Some(true),
+        "no" | "off" | "false" => Some(false),
+        _ => None,
+    }
 }
 
 /// How to read on behind an error at which the parser would lose the rest of the file: which line to replace (counted

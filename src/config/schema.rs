@@ -13,6 +13,7 @@ const QUEUE: &[&str] = &[
     "commit_delay",
     "redelivery_window",
     "max_reading_size",
+    "max_dead_letters",
 ];
 
 const KAFKA: &[&str] = &[

@@ -1,1 +1,202 @@
+//! The shipped file is right, complete, and tells the truth about defaults and limits.
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::settings::Interface;
+use super::{Environment, Loaded, dump, load, schema};
+
+fn shipped() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("edge-config/meterferry.toml");
+    std::fs::read_to_string(path).expect("edge-config/meterferry.toml is shipped")
+}
+
+/// The shipped file with every key that stands behind a # set. A comment has a space behind its #.
+fn uncommented() -> String {
+    let shown = |line: &str| match line.strip_prefix('#') {
+        Some(key) if !key.is_empty() && !key.starts_with(' ') => key.to_owned(),
+        _ => line.to_owned(),
+    };
+    shipped().lines().map(shown).collect::<Vec<_>>().join("\n")
+}
+
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n";
+const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMA==\n-----END PRIVATE KEY-----\n";
+
+/// What `text` loads to, in a folder with all files that the shipped file names.
+fn loaded(text: &str) -> (tempfile::TempDir, Loaded) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for line in uncommented().lines() {
+        for name in line.split('"').filter(|part| !part.contains(['=', ' '])) {
+            let content = match Path::new(name).extension().and_then(|ending| ending.to_str()) {
+                Some("pem") => CERTIFICATE,
+                Some("key") => KEY,
+                Some("password") => "correct horse battery staple\n",
+                _ => continue,
+            };
+            std::fs::write(folder.path().join(name), content).expect("write");
+        }
+    }
+    let file = folder.path().join("meterferry.toml");
+    std::fs::write(&file, text).expect("write");
+    let environment = Environment::of(folder.path(), [("STATE_DIRECTORY", "/var/lib/meterferry")]);
+    let loaded = load(Some(&file), &environment).unwrap_or_else(|problems| panic!("{problems}"));
+    (folder, loaded)
+}
+
+/// As installed, the agent reads the broker on the same machine and is what an empty file would make it.
+#[test]
+fn as_shipped_it_is_the_default() {
+    let (_folder, shipped) = loaded(&shipped());
+    let (_folder, empty) = loaded("");
+    assert_eq!(shipped.settings, empty.settings);
+    let warnings: Vec<_> = shipped.warnings.iter().map(|warning| warning.message.as_str()).collect();
+    assert_eq!(warnings, ["kafka.bootstrap_servers is not set: readings are kept and not sent"]);
+    let source = &shipped.settings.sources[0];
+    assert_eq!(&*source.name, "sma");
+    let Interface::Mqtt(mqtt) = &source.interface else { panic!("not a broker") };
+    assert_eq!((mqtt.host.as_str(), mqtt.port, &mqtt.topics[..]), ("localhost", 1883, &["sma".to_owned()][..]));
+    assert_eq!(shipped.settings.queue.path, PathBuf::from("/var/lib/meterferry/queue"));
+}
+
+/// The keys of each table, as `table.key`; sources by their type.
+fn keys(table: &toml::Table) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for section in ["agent", "queue", "kafka"] {
+        let inner = table[section].as_table().expect("a table");
+        found.extend(inner.keys().map(|key| format!("{section}.{key}")));
+        for sub in ["tls", "sasl"] {
+            let keys = inner.get(sub).and_then(|sub| sub.as_table()).into_iter().flat_map(toml::Table::keys);
+            found.extend(keys.map(|key| format!("{section}.{sub}.{key}")));
+        }
+    }
+    for source in table["source"].as_array().expect("sources") {
+        let source = source.as_table().expect("a table");
+        let kind = source["type"].as_str().expect("a type");
+        found.extend(source.keys().map(|key| format!("{kind}.{key}")));
+        let tls = source.get("tls").and_then(|tls| tls.as_table()).into_iter().flat_map(toml::Table::keys);
+        found.extend(tls.map(|key| format!("{kind}.tls.{key}")));
+        let users = source.get("users").and_then(|users| users.as_array()).into_iter().flatten();
+        let users = users.filter_map(|user| user.as_table()).flat_map(toml::Table::keys);
+        found.extend(users.map(|key| format!("{kind}.users.{key}")));
+    }
+    found
+}
+
+fn known() -> BTreeSet<String> {
+    let mut known = BTreeSet::new();
+    for path in ["agent", "queue", "kafka", "kafka.tls", "kafka.sasl"] {
+        known.extend(schema::keys(path).iter().map(|key| format!("{path}.{key}")));
+    }
+    for (path, keys) in [
+        ("mqtt", schema::MQTT),
+        ("mqtt.tls", schema::MQTT_TLS),
+        ("mqtt-listener", schema::MQTT_LISTENER),
+        ("mqtt-listener.tls", schema::MQTT_LISTENER_TLS),
+        ("mqtt-listener.users", schema::keys("source.users")),
+    ] {
+        known.extend(keys.iter().map(|key| format!("{path}.{key}")));
+    }
+    known
+}
+
+/// Every key that the agent knows is explained, and with all of them set the file is right.
+#[test]
+fn every_key_is_in_it() {
+    let table: toml::Table = uncommented().parse().expect("the shipped file is TOML with every key set");
+    assert_eq!(keys(&table), known());
+    let (_folder, loaded) = loaded(&uncommented());
+    assert_eq!(loaded.settings.sources.len(), 2);
+}
+
+/// Lines of a dump, with the table that they stand in; sources by their type.
+fn lines(dump: &str) -> BTreeSet<(String, String)> {
+    let mut section = String::new();
+    let mut found = BTreeSet::new();
+    for line in dump.lines().filter(|line| !line.is_empty()) {
+        if line.starts_with('[') {
+            section = line.to_owned();
+        } else if let Some(kind) = line.strip_prefix("type = ") {
+            section = kind.to_owned();
+        } else {
+            found.insert((section.clone(), line.to_owned()));
+        }
+    }
+    found
+}
+
+/// What the file shows as a default is what the code does without the key.
+#[test]
+fn defaults_are_as_documented() {
+    let listener =
+        "[[source]]\nname = \"sma\"\ntype = \"mqtt\"\n[[source]]\nname = \"adapters\"\ntype = \"mqtt-listener\"\n";
+    let (_folder, default) = loaded(listener);
+    let (_folder, set) = loaded(&uncommented());
+    let (default, set) = (lines(&dump(&default.settings)), lines(&dump(&set.settings)));
+    let differing: Vec<_> = default.difference(&set).collect();
+    assert!(default.len() > 40, "{default:#?}");
+    assert!(differing.is_empty(), "{differing:#?}");
+}
+
+/// The limits that the file names are those that the code keeps.
+#[test]
+fn limits_are_as_documented() {
+    let mut checked = 0;
+    let (mut header, mut kind, mut comment) = (String::new(), String::new(), String::new());
+    for line in uncommented().lines() {
+        if let Some(text) = line.strip_prefix('#') {
+            comment += text;
+        } else if line.starts_with('[') {
+            header = line.to_owned();
+            comment.clear();
+        } else if let Some((key, value)) = line.split_once(" = ") {
+            if key == "type" {
+                kind = format!("type = {value}\n");
+            }
+            if let Some(limits) = limits(&header, &kind, key) {
+                assert!(comment.contains(&limits), "{header} {key}: {limits} is not in: {comment}");
+                checked += 1;
+            }
+            comment.clear();
+        }
+    }
+    assert!(checked > 25, "only {checked} limits were looked at");
+}
+
+/// `1s to 7d`, from what is said to a value of a wrong type.
+fn limits(header: &str, kind: &str, key: &str) -> Option<String> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("meterferry.toml");
+    let kind = if header == "[[source]]" && key != "type" { kind } else { "" };
+    std::fs::write(&file, format!("{header}\n{kind}{key} = 2026-01-01\n")).expect("write");
+    let environment = Environment::of(folder.path(), [("STATE_DIRECTORY", folder.path())]);
+    let problems = load(Some(&file), &environment).expect_err("a date is right nowhere");
+    let name = format!(".{key} is 2026-01-01: ");
+    let message = problems.errors.iter().find(|problem| problem.message.contains(&name))?.message.clone();
+    let (_, limits) = message.split_once(" from ")?;
+    Some(limits.to_owned())
+}
+
+/// A password is never shown.
+#[test]
+fn dump_masks_every_secret() {
+    let (_folder, loaded) = loaded(&uncommented());
+    let shown = dump(&loaded.settings);
+    assert!(!shown.contains("battery"), "{shown}");
+    assert_eq!(shown.matches("password_file = \"***\"").count(), 4, "{shown}");
+    assert!(!format!("{:?}", loaded.settings).contains("battery"));
+}
+
+/// What `check --dump` shows is read back as the same settings, but for the masks.
+#[test]
+fn dump_is_read_back() {
+    let (folder, first) = loaded(&uncommented());
+    let shown = dump(&first.settings);
+    std::fs::write(folder.path().join("***"), "correct horse battery staple").expect("write");
+    let file = folder.path().join("meterferry.toml");
+    std::fs::write(&file, &shown).expect("write");
+    let environment = Environment::of(folder.path(), [("STATE_DIRECTORY", "/elsewhere")]);
+    let second = load(Some(&file), &environment).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(second.settings, first.settings);
+    assert_eq!(dump(&second.settings), shown);
+}

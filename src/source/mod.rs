@@ -14,10 +14,16 @@ pub mod filter;
 pub mod mqtt;
 mod mqtt_connection;
 pub mod mqtt_listener;
+#[cfg(test)]
+mod mqtt_listener_tests;
 mod mqtt_outage;
+#[cfg(test)]
+mod mqtt_peer;
 mod mqtt_publisher;
 mod mqtt_seats;
 mod mqtt_subscription;
+#[cfg(test)]
+mod mqtt_tests;
 mod mqtt_welcome;
 mod mqtt_wire;
 mod outstanding;

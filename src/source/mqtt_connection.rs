@@ -62,6 +62,8 @@ pub(super) enum End {
 #[derive(Debug, Clone, Copy)]
 struct Stop {
     until: Instant,
+    /// Every receipt has come back or was dropped.
+    all_back: bool,
     /// DISCONNECT was handed to the event loop.
     said: bool,
 }
@@ -140,8 +142,12 @@ impl<'a> Connection<'a> {
                 }
                 Err(error) => Err(self.lost(&error)),
             },
-            Some(ticket) = self.tickets.recv() => {
-                self.redeem(ticket);
+            ticket = self.tickets.recv(), if !self.stop.is_some_and(|stop| stop.all_back) => {
+                match (ticket, &mut self.stop) {
+                    (Some(ticket), _) => self.redeem(ticket),
+                    (None, Some(stop)) => stop.all_back = true,
+                    (None, None) => {}
+                }
                 Ok(())
             }
             () = shutdown.asked(), if self.stop.is_none() => {
@@ -351,7 +357,9 @@ impl<'a> Connection<'a> {
 
     fn begin_stop(&mut self) {
         self.held = None;
-        self.stop = Some(Stop { until: Instant::now() + self.source.stop_timeout, said: false });
+        // Only the receipts hold the counter's ends from now on: the channel ends with the last of them.
+        self.counter = mpsc::channel(1).0;
+        self.stop = Some(Stop { until: Instant::now() + self.source.stop_timeout, all_back: false, said: false });
     }
 
     /// Says DISCONNECT once nothing is outstanding, or the time is up; the session stays.
@@ -361,7 +369,7 @@ impl<'a> Connection<'a> {
         if stop.said {
             return if stop.until <= now { Err(End::Stopped) } else { Ok(()) };
         }
-        if !self.outstanding.is_empty() && now < stop.until {
+        if !self.outstanding.is_empty() && !stop.all_back && now < stop.until {
             return Ok(());
         }
         if !self.outstanding.is_empty() {

@@ -81,6 +81,8 @@ pub(super) struct Publisher<'a> {
     unawaited: Unawaited,
     held: Option<(Raw, Option<u16>)>,
     stop: Option<Instant>,
+    /// Every receipt has come back or was dropped; only seen while stopping.
+    all_back: bool,
     subscribe_said: bool,
 }
 
@@ -106,6 +108,7 @@ impl<'a> Publisher<'a> {
             unawaited: Unawaited::default(),
             held: None,
             stop: None,
+            all_back: false,
             subscribe_said: false,
         }
     }
@@ -122,7 +125,7 @@ impl<'a> Publisher<'a> {
     async fn turn(&mut self, shutdown: &Shutdown) -> Result<(), Departure> {
         self.acknowledge().await?;
         let now = Instant::now();
-        if self.stop.is_some_and(|until| self.outstanding.is_empty() || until <= now) {
+        if self.stop.is_some_and(|until| self.outstanding.is_empty() || self.all_back || until <= now) {
             return Err(Departure::Stopped);
         }
         let hall = self.hall;
@@ -137,9 +140,14 @@ impl<'a> Publisher<'a> {
             () = self.seat.wanted() => return Err(Departure::TakenOver),
             () = shutdown.asked(), if self.stop.is_none() => {
                 self.held = None;
+                // Only the receipts hold the counter's ends from now on: the channel ends with the last of them.
+                self.counter = mpsc::channel(1).0;
                 self.stop = Some(now + hall.stop_timeout);
             }
-            Some(ticket) = self.tickets.recv() => self.redeem(ticket),
+            ticket = self.tickets.recv() => match ticket {
+                Some(ticket) => self.redeem(ticket),
+                None => self.all_back = true,
+            },
             place = hall.raws.reserve(), if self.held.is_some() => {
                 let place = place.map_err(|_| Departure::Stopped)?;
                 if let Some((raw, packet_id)) = self.held.take() {

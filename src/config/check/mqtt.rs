@@ -1,7 +1,7 @@
 //! `[[source]]` with `type = "mqtt"`
 
 use super::source::Found;
-use super::{HOUR, MIB, MINUTE, SECOND};
+use super::{HOUR, KIB, MIB, MINUTE, SECOND};
 use crate::config::files::{self, Around, Side};
 use crate::config::names;
 use crate::config::problem::{Place, Report};
@@ -98,7 +98,7 @@ pub fn max_unacknowledged(section: &mut Section, queue: &Queue, default: usize, 
 /// Always more than the largest reading needs: a larger packet ends the connection, and comes again for ever.
 pub fn max_packet_size(section: &mut Section, queue: &Queue, most: u64, default: u64, report: &mut Report) -> usize {
     let least = queue.max_reading_size as u64 + AROUND_PAYLOAD;
-    let taken = section.size(report, "max_packet_size", 1..=most, default);
+    let taken = section.size(report, "max_packet_size", 64 * KIB..=most, default);
     let given = match &taken {
         Taken::Value(given) => Some((given.place, given.value)),
         Taken::Absent | Taken::Wrong => None,

@@ -2,7 +2,7 @@
 //! to librdkafka; the forwarder asks it.
 
 use crate::config::problem::{Place, Report};
-use crate::config::raw::{Item, Value, quoted};
+use crate::config::raw::{Item, Value, is_secret, quoted};
 use crate::config::section::Section;
 
 /// Properties that may be given; more is a mistake.
@@ -94,6 +94,11 @@ fn property(key: &str, place: Place, item: Item, report: &mut Report) -> Option<
     let shown = format!("kafka.properties.{}", quoted(key));
     if let Some((_, why, instead)) = OWNED.iter().find(|(name, ..)| owns(name, key)) {
         report.error(place, format!("{shown} belongs to the agent: {why}"), *instead);
+        return None;
+    }
+    if is_secret(key) {
+        let hint = "passwords stand in files: password_file in [kafka.sasl]";
+        report.error(place, format!("{shown} would be a secret in the configuration itself: refused"), hint);
         return None;
     }
     let legal = (1..=100).contains(&key.len()) && key.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));

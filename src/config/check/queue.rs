@@ -28,6 +28,7 @@ pub fn check(mut section: Section, around: Around<'_>, report: &mut Report) -> Q
     let commit_delay = section.duration(report, "commit_delay", MILLISECOND..=MINUTE, 5 * SECOND).or(5 * SECOND);
     let redelivery_window = section.count(report, "redelivery_window", 20..=10_000).or(1_000);
     let max_reading_size = section.size(report, "max_reading_size", KIB..=16 * MIB, 256 * KIB);
+    let max_dead_letters = section.size(report, "max_dead_letters", MIB..=16 * GIB, 64 * MIB).or(64 * MIB);
 
     let at = |taken: &Taken<u64>| match taken {
         Taken::Value(given) => Some(given.place),
@@ -79,6 +80,7 @@ pub fn check(mut section: Section, around: Around<'_>, report: &mut Report) -> Q
         commit_delay,
         redelivery_window: usize::try_from(redelivery_window).unwrap_or(1_000),
         max_reading_size: usize::try_from(max_reading_size).unwrap_or(256 << 10),
+        max_dead_letters,
     }
 }
 
