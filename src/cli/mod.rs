@@ -21,7 +21,9 @@ pub mod demo;
 pub mod log;
 pub mod queue;
 pub mod run;
+mod signals;
 pub mod simulate;
+mod terminal;
 pub mod units;
 pub mod version;
 

@@ -31,7 +31,7 @@ impl Names {
                     .to_owned(),
             ),
             Class::Setting | Class::Record => Some(setting(failure)),
-            Class::Transient if failure.call == Call::Init => Some(
+            Class::Transient if failure.call == Call::Init && failure.code == Code::OperationTimedOut => Some(
                 "the broker answers but not its transaction coordinator: on a cluster of fewer than three brokers set \
                  transaction.state.log.replication.factor and transaction.state.log.min.isr to 1 before its first start"
                     .to_owned(),

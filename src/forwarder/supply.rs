@@ -100,10 +100,12 @@ impl Supply {
     ) -> Result<(u64, bool), BacklogError> {
         let entry = chunk.entries.first().expect("a chunk has an entry");
         let sequence = entry.sequence;
-        if hole(chunk.from, entry).is_some() && self.unsayable.insert(chunk.from) {
-            return Ok((chunk.from, false));
-        }
         if !matches!(entry.body, Body::Reading(_)) || self.condemned.contains_key(&sequence) {
+            if hole(chunk.from, entry).is_some() && self.unsayable.insert(chunk.from) {
+                // It may have been the gap record before it all the time.
+                self.condemned.remove(&sequence);
+                return Ok((chunk.from, false));
+            }
             self.unsayable.insert(sequence);
             return Ok((sequence, false));
         }

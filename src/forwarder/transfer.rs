@@ -215,7 +215,12 @@ impl Transfer {
         self.pace.connected();
         self.session = Some(session);
         let (from, end) = (self.parts.backlog.release_point(), self.parts.backlog.end());
-        info!(server = self.parts.names.server, from, waiting = end.saturating_sub(from), "connected to Kafka");
+        let (server, waiting) = (&self.parts.names.server, end.saturating_sub(from));
+        if self.trouble.is_on() || metrics.connects.get() == 1 {
+            info!(%server, from, waiting, "connected to Kafka");
+        } else {
+            debug!(%server, from, waiting, "connected to Kafka again");
+        }
         if end <= from {
             self.trouble.over();
         }
@@ -468,6 +473,13 @@ impl Transfer {
         }
         self.parts.metrics.forwarder.connected.set(false);
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub fn set_clock(&mut self, wait: Duration, now: impl Fn() -> Received + Send + 'static) {
+        self.started = now();
+        self.parts.clock_wait = wait;
+        self.parts.now = Box::new(now);
     }
 
     #[cfg(test)]

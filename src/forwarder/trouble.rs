@@ -27,7 +27,12 @@ pub struct Trouble {
 
 impl Trouble {
     /// After a failure: says it where it is news.
-    pub fn failed(&mut self, failure: &Failure, outcome: Outcome, cure: Option<&str>, delay: Duration) {
+    pub fn failed(&mut self, failure: &Failure, outcome: Outcome, hint: Option<&str>, delay: Duration) {
+        if matches!(outcome, Outcome::Halve | Outcome::DeadLetter) {
+            // Kafka is there; what comes of the search is said where it ends.
+            debug!(%failure, "Kafka refused a record, looking for it in smaller batches");
+            return;
+        }
         let now = Instant::now();
         self.since.get_or_insert(now);
         let kind = match outcome {
@@ -36,7 +41,6 @@ impl Trouble {
             _ => Kind::Away,
         };
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        let hint = cure.unwrap_or_default();
         let due = self.said.as_ref().is_none_or(|(said, at)| {
             *said != kind || (matches!(kind, Kind::Person(..)) && now.duration_since(*at) >= REMINDER)
         });
@@ -48,17 +52,19 @@ impl Trouble {
             Outcome::PersonMustAct(_) => {
                 error!(%failure, hint, "Kafka cannot be used until this is cured; readings are kept meanwhile");
             }
-            Outcome::Halve | Outcome::DeadLetter => {
-                warn!(%failure, "Kafka refused a record, looking for it in smaller batches");
-            }
             Outcome::Rebuild => {
                 warn!(%failure, delay_ms, hint, "the outcome of a transaction is unknown, asking Kafka for the resume point");
             }
-            Outcome::Retry => {
+            Outcome::Retry | Outcome::Halve | Outcome::DeadLetter => {
                 warn!(%failure, delay_ms, hint, "Kafka cannot be reached, will retry; readings are kept meanwhile");
             }
         }
         self.said = Some((kind, now));
+    }
+
+    /// Whether something was wrong since the last batch.
+    pub fn is_on(&self) -> bool {
+        self.since.is_some()
     }
 
     /// After a batch was committed, or a connection made with nothing to send.

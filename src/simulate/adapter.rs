@@ -179,10 +179,10 @@ mod tests {
             r#""0-0:2.0.0":{"value":481,"time":0},"api_version":"v1","name":"90296857","sma_time":2435.7}"#
         ))
         .expect("JSON");
-        let name = Some("Keller \"Süd\" \u{1f50c}".to_owned());
-        let mut adapter = Adapter::new(&Options { name: name.clone(), ..options(5, 3, Duration::from_secs(5)) });
-        let made = adapter.document();
-        assert_eq!(decoded(&made).device, name.expect("a name"));
+        let name = "Keller \"Süd\" \u{1f50c}";
+        let named = Options { name: Some(name.to_owned()), ..options(5, 3, Duration::from_secs(5)) };
+        let made = Adapter::new(&named).document();
+        assert_eq!(decoded(&made).device, name);
         let made: serde_json::Value = serde_json::from_slice(&made).expect("JSON");
         let shape = |document: &serde_json::Value| -> Vec<String> {
             let kind = |value: &serde_json::Value| match value {

@@ -2,5 +2,7 @@
 //! client that publishes it.
 
 pub mod adapter;
+mod flights;
 mod household;
+pub mod mqtt;
 mod random;

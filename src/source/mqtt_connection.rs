@@ -222,7 +222,7 @@ impl<'a> Connection<'a> {
 
     fn receive(&mut self, publish: Publish) -> Result<(), End> {
         if publish.topic == DROPPED && publish.qos == QoS::AtMostOnce {
-            self.note_dropped(&publish.payload);
+            self.note_dropped(&publish.payload, publish.retain);
             return Ok(());
         }
         let metrics = &self.source.metrics;
@@ -390,15 +390,21 @@ impl<'a> Connection<'a> {
         }
     }
 
-    fn note_dropped(&mut self, payload: &[u8]) {
+    /// The broker's count of dropped messages; `old`: as it stood when we subscribed. It counts from the broker's start, and
+    /// is only told once it is not 0.
+    fn note_dropped(&mut self, payload: &[u8], old: bool) {
         let Some(count) = std::str::from_utf8(payload).ok().and_then(|text| text.trim().parse::<u64>().ok()) else {
             return;
         };
         let source = &*self.source.name;
-        // The first count seen is where we start; a smaller one is that of a broker which was restarted.
         let rise = match self.memory.dropped.replace(count) {
-            None => 0,
+            None if old => {
+                warn!(source, dropped = count, "the MQTT broker has dropped messages before we came");
+                0
+            }
+            None => count,
             Some(before) if before <= count => count - before,
+            // A broker that was restarted.
             Some(_) => count,
         };
         if rise == 0 {

@@ -1,6 +1,7 @@
 //! The listener against clients that do what the test says.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::config::settings::{self, Secret};
 use crate::metrics::SourceMetrics;
 use crate::shutdown::Shutdown;
 use crate::source::Raw;
+use crate::source::mqtt::MqttSource;
 use crate::source::mqtt_listener::{BindError, ListenerSource, bind};
 use crate::source::mqtt_peer::{LIMIT, Peer, publish, publish_of};
 
@@ -396,6 +398,57 @@ async fn taken_address_is_named() {
     assert!(matches!(error, BindError::InUse(taken) if taken == address), "{error}");
     let elsewhere = settings::MqttListener { listen: "192.0.2.1:1883".parse().expect("an address"), ..settings() };
     assert!(matches!(bind(source(elsewhere).0).await, Err(BindError::NotOurs(_))));
+    running.stop().await;
+}
+
+/// TLS on both sides: a client that trusts the authority comes in, one that does not stays out.
+#[tokio::test]
+async fn tls_lets_in_who_trusts_the_authority() {
+    let file = |name: &str| Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/source/testdata").join(name));
+    let running = Running::start(|settings| {
+        let (certificate_file, key_file) = (file("server.pem"), file("server-key.pem"));
+        settings.tls = Some(settings::Tls { certificate_file, key_file, ..settings::Tls::default() });
+    })
+    .await;
+    for (authority, connects) in [("server.pem", 0), ("authority.pem", 1)] {
+        let metrics = Arc::<SourceMetrics>::default();
+        let (raws, _raws) = mpsc::channel(1);
+        let shutdown = Shutdown::new();
+        let client = MqttSource {
+            name: "client".into(),
+            settings: settings::Mqtt {
+                host: "127.0.0.1".to_owned(),
+                port: running.address.port(),
+                topics: vec!["sma".to_owned()],
+                client_id: None,
+                login: None,
+                tls: Some(settings::Tls { ca_file: file(authority), ..settings::Tls::default() }),
+                keep_alive: Duration::from_secs(60),
+                connect_timeout: Duration::from_secs(5),
+                reconnect_max_delay: Duration::from_millis(20),
+                max_unacknowledged: 1,
+                max_packet_size: 1024,
+                retained: false,
+            },
+            client_id: "client".to_owned(),
+            metrics: Arc::clone(&metrics),
+            raws,
+            clock: Clock::new(),
+            previous_filters: Vec::new(),
+            left: None,
+            stop_timeout: Duration::from_secs(1),
+        };
+        let task = tokio::spawn(client.run(shutdown.clone()));
+        let outcome = async {
+            while metrics.connects.get() + metrics.disconnects.get() == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(LIMIT, outcome).await.expect("an outcome in time");
+        assert_eq!(metrics.connects.get(), connects, "{authority}");
+        shutdown.ask();
+        timeout(LIMIT, task).await.expect("in time").expect("no panic").expect("usable files");
+    }
     running.stop().await;
 }
 

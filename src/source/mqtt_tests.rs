@@ -300,10 +300,23 @@ async fn broker_statistics_are_counted_and_are_no_readings() {
     let broker = Broker::new().await;
     let mut running = Running::start(&broker, |_| {});
     let (mut peer, _) = broker.serve(false).await;
-    let count = |n: &str| Packet::Publish(Publish::new("$SYS/broker/publish/messages/dropped", QoS::AtMostOnce, n));
-    peer.write(&[count("5"), count("9"), count("x"), count("9"), count("2"), publish(1, "a")]).await;
+    let message = |n: &str| Publish::new("$SYS/broker/publish/messages/dropped", QoS::AtMostOnce, n);
+    let count = |n: &str| Packet::Publish(message(n));
+    let old = |n: &str| Packet::Publish(Publish { retain: true, ..message(n) });
+    peer.write(&[old("5"), count("9"), count("x"), count("9"), count("2"), publish(1, "a")]).await;
     assert_eq!(text(&running.raw().await), "a");
     assert_eq!(running.metrics.broker_dropped.get(), 4 + 2);
+    drop(peer);
+    let (mut peer, _) = broker.serve(true).await;
+    peer.write(&[old("7"), publish(1, "a")]).await;
+    running.raw().await;
+    assert_eq!(running.metrics.broker_dropped.get(), 4 + 2 + 5, "what was dropped while we were away counts");
+    running.stop().await;
+    let mut running = Running::start(&broker, |_| {});
+    let (mut peer, _) = broker.serve(false).await;
+    peer.write(&[count("3"), publish(1, "a")]).await;
+    running.raw().await;
+    assert_eq!(running.metrics.broker_dropped.get(), 3, "a count that was not there when we came rose from 0");
     running.stop().await;
 }
 

@@ -115,3 +115,36 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     }
     Ok(certificates)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made for these tests: an authority, and a certificate of its for `localhost`, `127.0.0.1` and `::1`.
+    fn file(name: &str) -> Option<PathBuf> {
+        Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/source/testdata").join(name))
+    }
+
+    /// Promise 5: what is wrong with the files is said before anything starts, with the file's name.
+    #[test]
+    fn unusable_files_are_named() {
+        let whole = Tls {
+            ca_file: file("authority.pem"),
+            certificate_file: file("server.pem"),
+            key_file: file("server-key.pem"),
+            verify_hostname: true,
+        };
+        assert!(client(&whole).is_ok() && server(&whole).is_ok());
+        let client_error = |change: fn(&mut Tls)| {
+            let mut tls = whole.clone();
+            change(&mut tls);
+            client(&tls).expect_err("unusable").to_string()
+        };
+        assert!(client_error(|tls| tls.ca_file = file("missing.pem")).contains("missing.pem"));
+        assert!(client_error(|tls| tls.ca_file = file("server-key.pem")).contains("holds no certificate"));
+        assert!(client_error(|tls| tls.key_file = None).contains("key_file is missing"));
+        assert!(client_error(|tls| tls.certificate_file = None).contains("certificate_file is missing"));
+        assert!(client_error(|tls| tls.certificate_file = file("authority.pem")).contains("do not fit"));
+        assert!(server(&Tls::default()).expect_err("no certificate").to_string().contains("certificate_file"));
+    }
+}

@@ -70,11 +70,10 @@ fn write_queue(agent: &Agent, messages: &[Message], age_ms: i64) {
 /// with old timestamps.
 fn wait_retention_check(kafka: &Kafka) {
     let topic = kafka.topic("expiring", 1);
-    kafka.make_topic(&format!("{topic}-copy"), 1, &[]);
     let producer: ThreadedProducer<DefaultProducerContext> = kafka.client().create().expect("a producer");
-    for n in 0..10 {
+    for _ in 0..10 {
         let old = Clock::new().now().wall_ms - 21 * DAY_MS;
-        let record = BaseRecord::to(&topic).key("old").payload(&[n]).timestamp(old);
+        let record = BaseRecord::to(&topic).key("old").payload("an old reading").timestamp(old);
         producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
     }
     producer.flush(PATIENT).expect("Kafka takes it");

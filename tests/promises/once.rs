@@ -7,7 +7,7 @@ use crate::harness::kafka::Kafka;
 use crate::harness::line::Line;
 use crate::harness::mosquitto::Options;
 use crate::harness::proxy::{Direction, Proxy};
-use crate::harness::wait::{self, SOON};
+use crate::harness::wait::{self, PATIENT, SOON};
 
 /// Readings come while the agent is killed at `point`, at its first, second and fourth passing; each time it comes back.
 fn killed_at(point: &str) {
@@ -191,9 +191,11 @@ fn network_to_the_broker_is_cut_at_any_byte() {
         cuts.push((direction, bytes));
         let connections = proxy.accepted();
         proxy.cut_after(direction, bytes);
-        // More than enough to reach the byte.
-        line.publish(60);
-        wait::until_true("the agent to connect again", SOON, || proxy.accepted() > connections);
+        // Until the byte is reached and the agent is back.
+        wait::until_true("the agent to connect again", PATIENT, || {
+            line.publish(10);
+            proxy.accepted() > connections
+        });
     }
     println!("cut at {cuts:?}");
     line.finish().assert_exact();
@@ -219,8 +221,10 @@ fn network_to_kafka_is_cut_at_any_byte() {
         cuts.push((direction, bytes));
         let connections = proxy.accepted();
         proxy.cut_after(direction, bytes);
-        line.publish(25);
-        wait::until_true("the agent to connect again", SOON, || proxy.accepted() > connections);
+        wait::until_true("the agent to connect again", PATIENT, || {
+            line.publish(10);
+            proxy.accepted() > connections
+        });
     }
     println!("cut at {cuts:?}");
     line.finish().assert_exact();

@@ -11,23 +11,19 @@ const BUFFERED_MESSAGES: usize = 4_000;
 
 /// What both kinds of client share. The user's properties stand over our preferences and under what the protocol needs.
 pub fn common(settings: &Kafka, agent_id: &str) -> ClientConfig {
-    let mut config = ClientConfig::new();
+    over(ClientConfig::new(), settings, agent_id)
+}
+
+fn over(mut config: ClientConfig, settings: &Kafka, agent_id: &str) -> ClientConfig {
     config.set_log_level(RDKafkaLogLevel::Notice);
     config.set("client.id", format!("meterferry-{agent_id}"));
     config.set("socket.keepalive.enable", "true");
     config.set("reconnect.backoff.ms", "250");
     config.set("reconnect.backoff.max.ms", millis(settings.retry_max_delay.max(Duration::from_secs(1))));
-    config.set("queue.buffering.max.messages", BUFFERED_MESSAGES.to_string());
-    // What is in flight is limited by `producer.rs`, which lets a single large record through.
-    config.set("queue.buffering.max.kbytes", "1048576");
-    config.set("message.max.bytes", "67108864");
-    config.set("batch.size", "524288");
-    config.set("linger.ms", "2");
     for (key, value) in &settings.properties {
         config.set(key, value);
     }
     config.set("bootstrap.servers", settings.bootstrap_servers.join(","));
-    config.set("allow.auto.create.topics", "false");
     security(&mut config, settings.tls.as_ref(), settings.sasl.as_ref());
     config
 }
@@ -43,7 +39,14 @@ pub fn call_limit(settings: &Kafka) -> Duration {
 
 /// Of the producer; `group` is its transactional id.
 pub fn producer(settings: &Kafka, agent_id: &str, group: &str) -> ClientConfig {
-    let mut config = common(settings, agent_id);
+    let mut config = ClientConfig::new();
+    config.set("queue.buffering.max.messages", BUFFERED_MESSAGES.to_string());
+    // What is in flight is limited by `producer.rs`, which lets a single large record through.
+    config.set("queue.buffering.max.kbytes", "1048576");
+    config.set("message.max.bytes", "67108864");
+    config.set("batch.size", "524288");
+    config.set("linger.ms", "2");
+    let mut config = over(config, settings, agent_id);
     config.set("acks", "all");
     config.set("partitioner", "murmur2_random");
     config.set("compression.codec", compression(settings.compression));
@@ -74,10 +77,18 @@ pub fn reader(settings: &Kafka, agent_id: &str, group: &str) -> ClientConfig {
     let mut config = common(settings, agent_id);
     config.set("group.id", group);
     config.set("enable.auto.commit", "false");
+    config.set("allow.auto.create.topics", "false");
     // With read_uncommitted a pending commit shows the old offset.
     config.set("isolation.level", "read_committed");
     config.set("socket.timeout.ms", millis(call_limit(settings)));
     config
+}
+
+/// TLS and login as librdkafka's properties: for another client of the same configuration.
+pub fn connection(settings: &Kafka) -> Vec<(String, String)> {
+    let mut config = ClientConfig::new();
+    security(&mut config, settings.tls.as_ref(), settings.sasl.as_ref());
+    config.config_map().iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
 fn security(config: &mut ClientConfig, tls: Option<&Tls>, sasl: Option<&Sasl>) {

@@ -20,6 +20,7 @@ mod ears;
 mod producer;
 mod topics;
 
+pub use config::connection;
 use ears::Ears;
 use producer::Link;
 
@@ -116,8 +117,7 @@ impl Broker {
                 },
                 Err(error) => failure(Call::Topics, &error),
             };
-            // Serves the library's error events.
-            drop(reader.poll(Duration::ZERO));
+            serve(reader);
             if let Some(cut_off) = ears.cut_off(Call::Topics) {
                 return Err(cut_off);
             }
@@ -164,6 +164,13 @@ impl Cluster for Broker {
             reader,
             self.patience.clone(),
         )))
+    }
+}
+
+/// Hears what the library has to say on a client that reads nothing; bounded, since it may go on saying it.
+fn serve(reader: &BaseConsumer<Ears>) {
+    for _ in 0..100 {
+        drop(reader.poll(Duration::ZERO));
     }
 }
 

@@ -15,7 +15,7 @@ use crate::failpoint;
 use crate::forwarder::cluster::{Failure, Session};
 use crate::forwarder::kafka::ears::Ears;
 use crate::forwarder::kafka::topics::Administrator;
-use crate::forwarder::kafka::{Patience, code, config, failure};
+use crate::forwarder::kafka::{Patience, code, config, failure, serve};
 use crate::forwarder::outcome::{Call, Code};
 use crate::forwarder::record::Record;
 use crate::forwarder::resume::{Committed, ResumePoint};
@@ -29,6 +29,9 @@ const SERVE_EVERY: u32 = 256;
 
 /// One slice of a transaction call that can be resumed.
 const CALL_SLICE: Duration = Duration::from_millis(250);
+
+/// How long after its time a message may be reported as not delivered.
+const REPORT: Duration = Duration::from_secs(2);
 
 /// The partition of the resume topic that the resume point belongs to.
 const RESUME_PARTITION: i32 = 0;
@@ -46,6 +49,8 @@ pub struct Link {
     membership: Option<ConsumerGroupMetadata>,
     producer: Option<BaseProducer<Ears>>,
     unserved: u32,
+    /// When the transaction that is open must be over: the broker ends it then.
+    deadline: Option<Instant>,
 }
 
 impl Link {
@@ -69,6 +74,7 @@ impl Link {
             membership,
             producer: None,
             unserved: 0,
+            deadline: None,
         }
     }
 
@@ -80,8 +86,10 @@ impl Link {
         self.producer.as_ref().expect("init comes first")
     }
 
+    /// Until when a call may wait that begins now.
     fn until(&self) -> Instant {
-        Instant::now() + config::call_limit(&self.settings)
+        let until = Instant::now() + config::call_limit(&self.settings);
+        self.deadline.map_or(until, |deadline| until.min(deadline))
     }
 
     /// A failed call, with the error behind it where the library hides it behind "fatal" or a timeout.
@@ -108,7 +116,7 @@ impl Link {
                 Err(KafkaError::Transaction(error))
                     if error.is_retriable() && error.code() == RDKafkaErrorCode::OperationTimedOut =>
                 {
-                    self.producer().poll(Duration::ZERO);
+                    self.producer().poll(Duration::from_millis(1));
                     let ears = self.producer().context();
                     if call == Call::Init {
                         ears.cut_off(call).map_or(Ok(()), Err)?;
@@ -123,13 +131,22 @@ impl Link {
     }
 
     fn undelivered(&self) -> Result<(), Failure> {
-        match self.producer().context().undelivered() {
-            Some(failed) if failed.code == Code::Fatal => {
-                Err(self.explain(Call::Produce, &KafkaError::MessageProduction(RDKafkaErrorCode::Fatal)))
-            }
-            Some(failed) => Err(failed),
-            None => Ok(()),
+        let Some(failed) = self.producer().context().undelivered() else { return Ok(()) };
+        let purged = matches!(failed.code, Code::Fatal | Code::PurgeQueue | Code::PurgeInflight);
+        if !purged {
+            return Err(failed);
         }
+        if let Some((code, detail)) = self.producer().client().fatal_error() {
+            return Err(Failure { code: code::translate(code), detail, ..failed });
+        }
+        // Messages are purged when the transaction has failed; asking for another one is refused with the reason.
+        if self.transactional()
+            && let Err(error) = self.producer().begin_transaction()
+        {
+            let reason = failure(Call::Produce, &error);
+            return Err(Failure { topic: None, ..reason });
+        }
+        Err(failed)
     }
 }
 
@@ -161,7 +178,7 @@ impl Session for Link {
                 },
                 Err(error) => failure(Call::ReadResumePoint, &error),
             };
-            drop(reader.poll(Duration::ZERO));
+            serve(reader);
             if error.code != Code::OperationTimedOut {
                 return Err(error);
             }
@@ -182,6 +199,7 @@ impl Session for Link {
         if self.transactional() {
             let begun = self.producer().begin_transaction();
             begun.map_err(|error| self.explain(Call::Begin, &error))?;
+            self.deadline = Some(Instant::now() + self.settings.transaction_timeout);
         }
         Ok(())
     }
@@ -228,7 +246,7 @@ impl Session for Link {
     fn settle(&mut self) -> Result<(), Failure> {
         let (started, mut stopping) = (Instant::now(), None);
         // A message that is not delivered fails by itself after this; a little more, so that its report is heard.
-        let until = self.until() + Duration::from_secs(2);
+        let until = self.until() + REPORT;
         let producer = self.producer();
         while producer.in_flight_count() > 0 {
             // Short at first: the whole transaction takes a dozen milliseconds on a good connection.
@@ -253,13 +271,14 @@ impl Session for Link {
         placed.map_err(|error| self.explain(Call::WriteResumePoint, &error))?;
         let membership = self.membership.as_ref().expect("a consumer with a group has its metadata");
         // Not in slices: a call repeated while the first still runs could have its late answer taken for the commit's.
-        let written =
-            self.producer().send_offsets_to_transaction(&offsets, membership, config::call_limit(&self.settings));
+        let left = self.until().saturating_duration_since(Instant::now());
+        let written = self.producer().send_offsets_to_transaction(&offsets, membership, left);
         written.map_err(|error| self.explain(Call::WriteResumePoint, &error))?;
         failpoint::hit("offsets-sent");
         (self.patience.heartbeat)();
         self.sliced(Call::Commit, |slice| self.producer().commit_transaction(slice))?;
         failpoint::hit("kafka-committed");
+        self.deadline = None;
         Ok(())
     }
 

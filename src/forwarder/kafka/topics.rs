@@ -89,7 +89,7 @@ fn limits(resource: &ConfigResource) -> TopicLimits {
     let number = |name| text(name).and_then(|value| value.parse::<i64>().ok());
     TopicLimits {
         retention_ms: number("retention.ms").filter(|&ms| ms >= 0),
-        before_max_ms: number("message.timestamp.before.max.ms").filter(|&ms| ms >= 0 && ms < i64::MAX),
+        before_max_ms: number("message.timestamp.before.max.ms").filter(|ms| (0..i64::MAX).contains(ms)),
         compact: text("cleanup.policy").is_some_and(|policy| policy.contains("compact")),
     }
 }

@@ -1,0 +1,175 @@
+//! A table that a person reads.
+
+use std::io::{self, Write};
+
+use jiff::tz::TimeZone;
+
+use super::super::terminal::{DIM, HEADER, IN, OUT, WARNING, printable};
+use super::record::{Content, Gap, Record};
+use crate::decode::Decoded;
+
+/// Rows after which a terminal shows the header again.
+const PAGE: u32 = 30;
+
+/// Characters of a device's name: the column begins with the first and grows up to the second.
+const DEVICE: (usize, usize) = (12, 32);
+
+/// Characters of a foreign value that are shown.
+const SNIPPET: usize = 60;
+
+#[derive(Debug)]
+pub(super) struct Table {
+    zone: TimeZone,
+    device_width: usize,
+    /// Whether the header comes again.
+    paged: bool,
+    rows: u32,
+}
+
+impl Table {
+    /// Times are local; `paged` repeats the header.
+    pub(super) fn new(paged: bool) -> Self {
+        Self::with_zone(TimeZone::system(), paged)
+    }
+
+    fn with_zone(zone: TimeZone, paged: bool) -> Self {
+        Self { zone, device_width: DEVICE.0, paged, rows: 0 }
+    }
+
+    pub(super) fn write(&mut self, out: &mut impl Write, record: &Record, content: &Content) -> io::Result<()> {
+        let device = String::from_utf8_lossy(record.key.as_deref().unwrap_or(b"-"));
+        let device = printable(&device, DEVICE.1);
+        let wider = device.chars().count() > self.device_width;
+        self.device_width = self.device_width.max(device.chars().count());
+        if self.rows == 0 || (self.paged && (wider || self.rows.is_multiple_of(PAGE))) {
+            self.header(out)?;
+            self.rows = 0;
+        }
+        self.rows += 1;
+        let time = self.time(record);
+        match content {
+            Content::Reading(reading) => self.reading(out, &time, &device, reading),
+            Content::Gap(gap) => writeln!(out, "{time}  {WARNING}{}{WARNING:#}", missing(gap)),
+            Content::Other => self.other(out, &time, &device, record),
+        }
+    }
+
+    fn header(&self, out: &mut impl Write) -> io::Result<()> {
+        let width = self.device_width;
+        writeln!(
+            out,
+            "{HEADER}{:<19}  {:<width$}  {:>9}  {:>9}  {:>12}  {:>12}{HEADER:#}",
+            "time", "device", "in W", "out W", "in kWh", "out kWh"
+        )
+    }
+
+    fn time(&self, record: &Record) -> String {
+        match record.time() {
+            Some(time) => time.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            None => format!("{:<19}", "-"),
+        }
+    }
+
+    fn reading(&self, out: &mut impl Write, time: &str, device: &str, reading: &Decoded) -> io::Result<()> {
+        let net = reading.number(16, 7, 0);
+        let import = reading.number(1, 7, 0).or(net.map(|net| net.max(0.0)));
+        let export = reading.number(2, 7, 0).or(net.map(|net| (-net).max(0.0)));
+        let energy = |d| cell(reading.number(d, 8, 0).map(|wh| wh / 1000.0), 3);
+        let (import_style, export_style) = (style(import, IN), style(export, OUT));
+        writeln!(
+            out,
+            "{time}  {device:<width$}  {import_style}{:>9}{import_style:#}  {export_style}{:>9}{export_style:#}  {:>12}  {:>12}",
+            cell(import, 0),
+            cell(export, 0),
+            energy(1),
+            energy(2),
+            width = self.device_width
+        )
+    }
+
+    fn other(&self, out: &mut impl Write, time: &str, device: &str, record: &Record) -> io::Result<()> {
+        let width = self.device_width;
+        let Some(value) = &record.value else {
+            return writeln!(out, "{time}  {device:<width$}  {DIM}no value (a tombstone){DIM:#}");
+        };
+        let text = match std::str::from_utf8(value) {
+            Ok(text) if !text.is_empty() => format!(": {}", printable(text, SNIPPET)),
+            _ => String::new(),
+        };
+        writeln!(out, "{time}  {device:<width$}  {DIM}{} bytes{text}{DIM:#}", value.len())
+    }
+}
+
+/// What does not flow stays in the background.
+fn style(value: Option<f64>, flowing: anstyle::Style) -> anstyle::Style {
+    if value.is_some_and(|value| value > 0.0) { flowing } else { DIM }
+}
+
+fn cell(value: Option<f64>, decimals: usize) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.decimals$}"))
+}
+
+fn missing(gap: &Gap) -> String {
+    let reason = printable(&gap.reason, 200);
+    if gap.count == 1 {
+        format!("1 reading is missing (sequence {}): {reason}", gap.first)
+    } else {
+        format!("{} readings are missing (sequences {} to {}): {reason}", gap.count, gap.first, gap.last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::record;
+    use super::*;
+    use crate::reading::{CE_TYPE_GAP, CE_TYPE_READING};
+
+    const DOCUMENT: &str = concat!(
+        r#"{"0-0:96.1.0":{"value":"90296857"},"1-0:1.8.0":{"value":83403,"time":1697623015},"#,
+        r#""1-0:2.8.0":{"value":16564,"time":1697623015},"1-0:1.7.0":{"value":40,"time":1697623015},"#,
+        r#""1-0:2.7.0":{"value":0,"time":1697623015},"name":"90296857","sma_time":2435.7}"#
+    );
+
+    fn shown(records: &[Record], paged: bool) -> String {
+        let mut table = Table::with_zone(TimeZone::fixed(jiff::tz::offset(2)), paged);
+        let mut out = anstream::StripStream::new(Vec::new());
+        for record in records {
+            table.write(&mut out, record, &record.content()).expect("written");
+        }
+        String::from_utf8(out.into_inner()).expect("UTF-8")
+    }
+
+    /// What a person sees of readings, gaps and what somebody else wrote.
+    #[test]
+    fn a_table_that_a_person_reads() {
+        let headers = [("ce_type", CE_TYPE_READING), ("ce_time", "2023-10-18T09:56:55Z")];
+        let gap = [("ce_type", CE_TYPE_GAP), ("ce_time", "2023-10-18T09:57:01Z")];
+        let records = [
+            record("90296857", DOCUMENT, &headers),
+            record("the flat on the third floor, left of the lift", r#"{"16.7.0":{"value":"-894.4"}}"#, &headers),
+            record("pi-1", r#"{"first":7,"last":9,"count":3,"reason":"a damaged segment"}"#, &gap),
+            record("pi-1", r#"{"first":7,"last":7,"count":1,"reason":"not\nJSON"}"#, &gap),
+            record("plug\x1b[2J", "ON\r\n", &[]),
+            Record { key: None, value: None, timestamp_ms: None, ..record("", "", &[]) },
+            Record { value: Some(vec![0xff; 3]), ..record("90296857", "", &[]) },
+        ];
+        insta::assert_snapshot!(shown(&records, false), @r"
+        time                 device             in W      out W        in kWh       out kWh
+        2023-10-18 11:56:55  90296857             40          0        83.403        16.564
+        2023-10-18 11:56:55  the flat on the third floor, le…          0        894             -             -
+        2023-10-18 11:57:01  3 readings are missing (sequences 7 to 9): a damaged segment
+        2023-10-18 11:57:01  1 reading is missing (sequence 7): not\nJSON
+        2023-10-18 11:57:00  plug\u{1b}[2J                     4 bytes: ON\r\n
+        -                    -                                 no value (a tombstone)
+        2023-10-18 11:57:00  90296857                          3 bytes
+        ");
+    }
+
+    /// The header comes again on a terminal only.
+    #[test]
+    fn a_terminal_gets_the_header_again() {
+        let records = vec![record("k", DOCUMENT, &[]); 61];
+        assert_eq!(shown(&records, true).matches("in kWh").count(), 3);
+        assert_eq!(shown(&records, false).matches("in kWh").count(), 1);
+    }
+}
