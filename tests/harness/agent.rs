@@ -14,8 +14,9 @@ use super::wait;
 
 /// The agent's folder, configuration and process; the process can be ended and started again.
 pub struct Agent {
-    folder: TempDir,
+    // Before its folder, so that what it printed last can still be shown.
     running: Option<Running>,
+    folder: TempDir,
     failpoint: Option<String>,
     log_filter: &'static str,
 }

@@ -32,11 +32,12 @@ pub const SUPER_CERTIFICATE: &str = "trusted";
 
 /// A broker. Whoever comes without TLS and SASL may do everything; users only what ACLs allow.
 pub struct Kafka {
+    // Before its folder, so that what it printed last can still be shown.
+    running: Mutex<Option<Running>>,
     folder: TempDir,
     certificates: Certificates,
     ports: Ports,
     proxies: Mutex<Vec<(TcpListener, u16)>>,
-    running: Mutex<Option<Running>>,
 }
 
 struct Ports {

@@ -8,6 +8,7 @@
 //! - [`proxy`]: a TCP proxy that cuts, holds and swallows.
 //! - [`config`], [`agent`]: the agent's configuration file and the agent, as a process.
 //! - [`document`], [`publisher`]: the adapter's document, numbered, and a client that counts its acknowledgements.
+//! - [`on_disk`]: what is in a queue's folder while no agent runs.
 //! - [`line`]: all of them joined, as most tests want it.
 //! - [`auditor`]: reads everything that Kafka has and compares it with what was published; shares no code with the agent.
 
@@ -19,6 +20,7 @@ pub mod document;
 pub mod kafka;
 pub mod line;
 pub mod mosquitto;
+pub mod on_disk;
 pub mod process;
 pub mod proxy;
 pub mod publisher;

@@ -30,9 +30,10 @@ pub struct Options<'a> {
 
 /// A broker that can be stopped and started on the same port and store.
 pub struct Mosquitto {
+    // Before its folder, so that what it printed last can still be shown.
+    running: Option<Running>,
     folder: TempDir,
     port: u16,
-    running: Option<Running>,
 }
 
 impl Mosquitto {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use meterferry::clock::Clock;
-use meterferry::metrics::Metrics;
 use meterferry::queue;
 use meterferry::reading::{Body, Mark, Reading, Received};
 use meterferry::receipt::Receipt;
@@ -17,27 +16,15 @@ use crate::harness::config::Config;
 use crate::harness::document::{self, Message};
 use crate::harness::kafka::Kafka;
 use crate::harness::mosquitto::Mosquitto;
+use crate::harness::on_disk;
 use crate::harness::wait::{self, PATIENT};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Writes readings into the agent's queue as if they had been received so long ago.
-fn write_queue(agent: &Agent, messages: &[Message], age_ms: i64) {
-    let options = queue::Options {
-        path: agent.queue(),
-        max_size: 1 << 30,
-        min_free: 0,
-        segment_size: 16 << 20,
-        redelivery_window: 1_000,
-        max_dead_letters: 1 << 20,
-        agent_id: None,
-        default_agent_id: "late".to_owned(),
-        hardware_serial: None,
-    };
+fn write_queue(agent: &Agent, id: &str, messages: &[Message], age_ms: i64) {
     let source: Arc<str> = "meter".into();
-    let metrics = Metrics::new([&source].into_iter());
-    let queue::Queue { intake, outlet, writer, .. } =
-        queue::open(&options, metrics, Clock::new(), Arc::new(|| ())).expect("a new queue");
+    let queue::Queue { intake, outlet, writer, .. } = on_disk::open(&agent.queue(), Some(id));
     let now = Clock::new().now();
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async {
@@ -95,7 +82,7 @@ fn three_weeks_late() {
             .mqtt(mosquitto.port())
     });
     let messages = document::readings(&["90296857"], 0, 50);
-    write_queue(&agent, &messages, 21 * DAY_MS);
+    write_queue(&agent, &topic, &messages, 21 * DAY_MS);
     let before = Clock::new().now().wall_ms;
     agent.start();
     let auditor = Auditor::new(kafka, "late-week");

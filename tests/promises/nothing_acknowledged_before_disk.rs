@@ -1,18 +1,12 @@
 //! Promise 1: nothing is acknowledged before it is on disk. Mosquitto's log says what was acknowledged, the queue's
 //! folder what is on disk.
 
-use crate::harness::agent::Agent;
 use crate::harness::kafka::Kafka;
 use crate::harness::line::Line;
 use crate::harness::mosquitto::Options;
+use crate::harness::on_disk;
 use crate::harness::process;
 use crate::harness::wait::{self, SOON};
-
-/// Records on disk that are not released, each by its payload.
-fn on_disk(agent: &Agent) -> Vec<serde_json::Value> {
-    let text = process::run(&mut agent.command(&["queue", "peek", "--json", "--count", "1000000"]));
-    text.lines().map(|line| serde_json::from_str(line).expect("one JSON object a line")).collect()
-}
 
 /// A line whose Kafka cannot be reached, so that everything stays in the queue.
 fn offline(name: &str) -> Line<'static> {
@@ -39,7 +33,8 @@ fn killed_before_the_commit() {
         line.start();
         line.publish(40);
         line.agent.wait_failpoint();
-        let (acknowledged, stored) = (line.mosquitto.acknowledgements(&line.client_id()), on_disk(&line.agent).len());
+        let (acknowledged, stored) =
+            (line.mosquitto.acknowledgements(&line.client_id()), on_disk::entries(&line.agent).len());
         assert!(acknowledged <= stored, "{acknowledged} acknowledged, {stored} on disk");
         assert!(stored < nth, "the {nth}th message was not to be written");
         line.agent.failpoint(None);
@@ -57,14 +52,17 @@ fn killed_between_commit_and_acknowledgement() {
         line.start();
         line.publish(30);
         line.agent.wait_failpoint();
-        let (acknowledged, stored) = (line.mosquitto.acknowledgements(&line.client_id()), on_disk(&line.agent).len());
+        let (acknowledged, stored) =
+            (line.mosquitto.acknowledgements(&line.client_id()), on_disk::entries(&line.agent).len());
         assert!(acknowledged < stored, "{acknowledged} acknowledged, {stored} on disk, and killed in between");
     }
     line.agent.failpoint(None);
     line.agent.start();
-    wait::until_true("the queue to hold all", SOON, || on_disk(&line.agent).len() >= 90);
+    wait::until_true("everything to be acknowledged", SOON, || {
+        line.mosquitto.acknowledgements(&line.client_id()) >= 90
+    });
     line.agent.stop();
-    assert_eq!(on_disk(&line.agent).len(), 90, "a redelivery was stored as a new reading");
+    assert_eq!(on_disk::entries(&line.agent).len(), 90, "a redelivery was stored as a new reading");
     deliver(line);
 }
 
@@ -82,7 +80,8 @@ fn killed_at_any_moment() {
             line.mosquitto.acknowledgements(&line.client_id()) >= wanted
         });
         line.agent.kill();
-        let (acknowledged, stored) = (line.mosquitto.acknowledgements(&line.client_id()), on_disk(&line.agent).len());
+        let (acknowledged, stored) =
+            (line.mosquitto.acknowledgements(&line.client_id()), on_disk::entries(&line.agent).len());
         assert!(acknowledged <= stored, "round {round}: {acknowledged} acknowledged, {stored} on disk");
         line.agent.start();
     }
