@@ -6,9 +6,6 @@ use std::process::ExitCode;
 
 use super::{Global, consume};
 
-/// The queue's format on disk, as `queue.toml` names it.
-const QUEUE_FORMAT: u32 = 1;
-
 /// Print the versions of meterferry and of what it is built with
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -22,7 +19,7 @@ pub fn run(args: Args, _global: &Global) -> ExitCode {
     let rows = [
         ("meterferry", env!("CARGO_PKG_VERSION").to_owned()),
         ("librdkafka", consume::librdkafka_version()),
-        ("queue format", QUEUE_FORMAT.to_string()),
+        ("queue format", crate::queue::FORMAT.to_string()),
         ("target", target),
     ];
     // Whoever reads it may have seen enough.

@@ -71,9 +71,9 @@ pub struct Kafka {
     pub compression: Compression,
     /// How long the forwarder waits for a batch to fill. Default 1 s.
     pub linger: Duration,
-    /// Records in one batch. Default 10,000.
+    /// Records in one batch, which is one transaction. Default 50,000.
     pub batch_count: usize,
-    /// Bytes in one batch. Default 2 MiB.
+    /// Bytes of records in one batch; they are streamed, memory holds a part. Default 16 MiB.
     pub batch_size: usize,
     /// Cap of the retry delay. Default 1 min.
     pub retry_max_delay: Duration,

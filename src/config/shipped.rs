@@ -200,3 +200,57 @@ fn dump_is_read_back() {
     assert_eq!(second.settings, first.settings);
     assert_eq!(dump(&second.settings), shown);
 }
+
+fn file(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("edge-config").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Mosquitto's drop-in sets all that its defaults are too small for, within what the agent's own limits allow.
+#[test]
+fn mosquitto_keeps_what_waits() {
+    let text = file("mosquitto/meterferry.conf");
+    let value = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{key} is not set")).to_owned()
+    };
+    for (key, expected) in [("persistence", "true"), ("upgrade_outgoing_qos", "true"), ("queue_qos0_messages", "true")]
+    {
+        assert_eq!(value(key), expected, "{key}");
+    }
+    let number = |key: &str| value(key).parse::<usize>().expect("a number");
+    assert!(number("autosave_interval") <= 60);
+    assert!(number("max_queued_messages") > 1_000);
+    let (_folder, default) = loaded("");
+    let Interface::Mqtt(mqtt) = &default.settings.sources[0].interface else { panic!("not a broker") };
+    assert!(number("max_inflight_messages") <= mqtt.max_unacknowledged.min(default.settings.queue.redelivery_window));
+    value("persistent_client_expiration");
+}
+
+/// The rights that are explained are those that the agent needs, and no more; the names are the code's.
+#[test]
+fn kafka_rights_are_the_needed_ones() {
+    let text = file("kafka/README.md").replace("\\\n", "");
+    let granted: Vec<_> = text
+        .lines()
+        .filter(|line| line.contains("--allow-principal User:$U"))
+        .filter_map(|line| line.split_once("--operation "))
+        .map(|(_, rule)| rule.trim())
+        .collect();
+    assert_eq!(
+        granted,
+        [
+            "Write --topic sma-kafka",
+            "Read --topic meterferry-resume",
+            "Read --group meterferry.$A. --resource-pattern-type prefixed",
+            "Write --transactional-id meterferry.$A. --resource-pattern-type prefixed",
+            "DescribeConfigs --topic sma-kafka",
+        ]
+    );
+    let (_folder, default) = loaded("");
+    assert_eq!(
+        (&*default.settings.kafka.topic, &*default.settings.kafka.resume_topic),
+        ("sma-kafka", "meterferry-resume")
+    );
+    assert!(file("kafka/server.properties").contains("\nauthorizer.class.name="));
+}

@@ -16,9 +16,6 @@ pub const STREAM_LIMIT: Duration = Duration::from_secs(1);
 /// Of the first transaction on a new connection: less than 2 s at 64 kbit/s.
 const FIRST: Allowance = Allowance { records: 100, bytes: 12 * 1024 };
 
-/// However fast the connection: bounds what a failed transaction sends again.
-const MOST: Allowance = Allowance { records: 500_000, bytes: 256 * 1024 * 1024 };
-
 /// How much the next transaction may carry; at least one record in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowance {
@@ -52,6 +49,8 @@ struct Suspects {
 /// The pace of one queue.
 #[derive(Debug, Clone)]
 pub struct Pace {
+    /// `kafka.batch_count` and `kafka.batch_size`: however fast the connection, no transaction carries more.
+    most: Allowance,
     allowance: Allowance,
     suspects: Option<Suspects>,
     /// A load above this was refused although none of its records was: the topic takes no larger batch. Believed for so
@@ -62,17 +61,16 @@ pub struct Pace {
 /// How many transactions a ceiling is believed: the topic may be configured anew.
 const CEILING_TURNS: u32 = 1_000;
 
-impl Default for Pace {
-    fn default() -> Self {
-        Self { allowance: FIRST, suspects: None, ceiling: None }
-    }
-}
-
 impl Pace {
+    /// Of a connection of unknown speed.
+    pub fn new(most: Allowance) -> Self {
+        Self { most, allowance: FIRST, suspects: None, ceiling: None }
+    }
+
     /// Of the next transaction.
     pub fn allowance(&self) -> Allowance {
-        let records = self.suspects.map_or(usize::MAX, |suspects| suspects.records);
-        let bytes = self.ceiling.map_or(usize::MAX, |(bytes, _)| bytes);
+        let records = self.suspects.map_or(self.most.records, |suspects| suspects.records.min(self.most.records));
+        let bytes = self.ceiling.map_or(self.most.bytes, |(bytes, _)| bytes.min(self.most.bytes));
         Allowance { records: self.allowance.records.min(records), bytes: self.allowance.bytes.min(bytes) }
     }
 
@@ -109,8 +107,11 @@ impl Pace {
             }
         } else if load.records.saturating_mul(2) >= records || load.bytes.saturating_mul(2) >= bytes {
             Allowance {
-                records: fits(load.records).min(records.saturating_mul(2)).max(records).min(MOST.records),
-                bytes: fits(load.bytes).min(bytes.saturating_mul(2)).max(bytes).min(MOST.bytes),
+                records: fits(load.records)
+                    .min(records.saturating_mul(2))
+                    .max(records)
+                    .min(self.most.records.max(FIRST.records)),
+                bytes: fits(load.bytes).min(bytes.saturating_mul(2)).max(bytes).min(self.most.bytes.max(FIRST.bytes)),
             }
         } else {
             self.allowance
@@ -138,6 +139,9 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    /// More than any of these connections carries.
+    const MOST: Allowance = Allowance { records: 500_000, bytes: 256 << 20 };
+
     use super::*;
     use proptest::prelude::*;
 
@@ -146,7 +150,7 @@ mod tests {
         /// never stay open longer than the limit, once the speed could be measured.
         #[test]
         fn transactions_keep_to_the_limit(rate in 1_000u64..200_000_000, size in 50usize..2_000, fixed_ms in 1u64..400) {
-            let mut pace = Pace::default();
+            let mut pace = Pace::new(MOST);
             for _ in 0..60 {
                 let allowance = pace.allowance();
                 let records = allowance.records.min(allowance.bytes / size).max(1);
@@ -165,7 +169,7 @@ mod tests {
         /// Promise 5: halving finds the refused records one by one, condemns none of their neighbours, and comes to an end.
         #[test]
         fn only_a_record_alone_is_condemned(bad in proptest::collection::btree_set(0u64..200, 0..6)) {
-            let (mut pace, mut position, mut condemned) = (Pace::default(), 0u64, std::collections::BTreeSet::new());
+            let (mut pace, mut position, mut condemned) = (Pace::new(MOST), 0u64, std::collections::BTreeSet::new());
             for _ in 0..1_000 {
                 if position >= 200 { break; }
                 let records = (pace.allowance().records as u64).min(200 - position);
@@ -185,7 +189,7 @@ mod tests {
     /// Promise 5: a topic that takes only small batches is found out once, not at every transaction.
     #[test]
     fn batch_limit_of_a_topic_is_learned() {
-        let (mut pace, mut position, mut refusals) = (Pace::default(), 0u64, 0);
+        let (mut pace, mut position, mut refusals) = (Pace::new(MOST), 0u64, 0);
         while position < 100_000 {
             let allowance = pace.allowance();
             let records = allowance.records.min(allowance.bytes / 100).max(1);

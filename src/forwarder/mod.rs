@@ -87,7 +87,7 @@ impl Forwarder {
             agent_id: self.agent_id,
             topics: self.topics,
             assumed: assumed(&settings),
-            batch_count: settings.batch_count,
+            most: batch::Allowance { records: settings.batch_count, bytes: settings.batch_size },
             linger: settings.linger,
             retry_max_delay: settings.retry_max_delay,
             clock_wait: self.clock_wait,

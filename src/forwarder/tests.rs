@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::forwarder::advice::Names;
+use crate::forwarder::batch::Allowance;
 use crate::forwarder::cluster::{Cluster, Failure, Session};
 use crate::forwarder::fake::FakeBacklog;
 use crate::forwarder::outcome::{Call, Code};
@@ -209,7 +210,7 @@ fn transfer(cluster: &FakeCluster, backlog: &FakeBacklog, metrics: &Arc<Metrics>
         topics: [("meter".into(), "t".into())].into(),
         names: Names { topic: "t".into(), ..Names::default() },
         assumed: LIMITS,
-        batch_count: 100,
+        most: Allowance { records: 100, bytes: 1 << 20 },
         linger: Duration::ZERO,
         retry_max_delay: Duration::from_secs(1),
         clock_wait: Duration::ZERO,

@@ -11,7 +11,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::backoff::Backoff;
 use crate::forwarder::advice::Names;
-use crate::forwarder::batch::{Load, Pace, STREAM_LIMIT};
+use crate::forwarder::batch::{Allowance, Load, Pace, STREAM_LIMIT};
 use crate::forwarder::cluster::{Cluster, Failure, Session};
 use crate::forwarder::outcome::{self, Class, Outcome};
 use crate::forwarder::record::Recorder;
@@ -37,7 +37,8 @@ pub struct Parts {
     pub names: Names,
     /// Where a topic's configuration may not be read.
     pub assumed: TopicLimits,
-    pub batch_count: usize,
+    /// What one transaction carries at most.
+    pub most: Allowance,
     pub linger: Duration,
     pub retry_max_delay: Duration,
     pub clock_wait: Duration,
@@ -119,12 +120,13 @@ impl Transfer {
         let recorder = recorder(&parts);
         let backoff = Backoff::new(RETRY_BASE, parts.retry_max_delay);
         let started = (parts.now)();
+        let pace = Pace::new(parts.most);
         Self {
             parts,
             session: None,
             recorder,
             supply: Supply::default(),
-            pace: Pace::default(),
+            pace,
             backoff,
             trouble: Trouble::default(),
             stamps: Stamps::default(),
@@ -262,7 +264,7 @@ impl Transfer {
             self.filling_since = None;
             return Some(Next::Await { sequence: from, limit: RETRY_BASE });
         }
-        let full = u64::try_from(self.parts.batch_count).unwrap_or(u64::MAX);
+        let full = u64::try_from(self.parts.most.records).unwrap_or(u64::MAX);
         if waiting < full {
             let since = *self.filling_since.get_or_insert_with(Instant::now);
             let left = self.parts.linger.saturating_sub(since.elapsed());

@@ -13,7 +13,7 @@ use crate::reading::QueueId;
 
 pub(super) const FILE: &str = "queue.toml";
 /// The folder's format that this release writes; older ones are read.
-const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 1;
 
 /// The content of `queue.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

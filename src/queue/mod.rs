@@ -59,6 +59,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 pub use error::{OpenError, QueueError};
+pub use identity::FORMAT;
 pub use open::Options;
 pub use outlet::Outlet;
 pub use segment::SegmentError;

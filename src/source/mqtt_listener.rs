@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 use crate::clock::Clock;
 use crate::config::settings;
 use crate::metrics::{Flag, SourceMetrics};
+use crate::reading::Fingerprint;
 use crate::shutdown::Shutdown;
 use crate::source::Raw;
 use crate::source::mqtt_publisher::{Departure, Publisher};
@@ -39,10 +40,10 @@ const HANDSHAKES: usize = 8;
 /// The delay after the system refused a connection (no file descriptors are left, for instance).
 const ACCEPT_DELAY: Duration = Duration::from_millis(500);
 
-/// The same complaint about the same address is a warning once in this time, else debug.
+/// The same complaint about the same client is a warning once in this time, else debug.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Addresses that complaints are remembered of.
+/// Complaints that are remembered; further ones in that time are debug, so that nobody can flood the log.
 const MAX_COMPLAINTS: usize = 256;
 
 /// A source of type `mqtt-listener`, not listening yet.
@@ -141,7 +142,7 @@ impl Listener {
                 accepted = accept(&socket, &places) => match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
-                        hall.complain(address.ip(), "accept", "", &format!("cannot accept a connection: {error}"));
+                        warn!(source = &*hall.name, %address, %error, "cannot accept a connection, trying again");
                         sleep(ACCEPT_DELAY).await;
                         continue;
                     }
@@ -209,7 +210,7 @@ pub(super) struct Hall {
     acceptor: Option<Acceptor>,
     seats: Arc<Seats>,
     /// When this was last complained of.
-    complaints: Mutex<HashMap<(IpAddr, &'static str), Instant>>,
+    complaints: Mutex<HashMap<(IpAddr, Fingerprint), Instant>>,
     ignored_said: Flag,
     qos0_said: Flag,
 }
@@ -225,7 +226,7 @@ impl Hall {
             Ok(None) => return,
             Err(_) => {
                 let text = format!("it did not say CONNECT within {HANDSHAKE_TIMEOUT:?}");
-                return self.complain(peer.ip(), "handshake", "", &text);
+                return self.send_away(peer, "", &text);
             }
         };
         let (source, client_id) = (&*self.name, &*seat.client_id);
@@ -237,7 +238,7 @@ impl Hall {
         self.metrics.connected.set(self.seats.len() > 1);
         match &departure {
             Departure::Fault(_) | Departure::Silent(_) => {
-                self.complain(peer.ip(), "client", client_id, &departure.to_string());
+                self.complain(peer.ip(), client_id, &departure.to_string());
             }
             Departure::Orderly | Departure::Closed | Departure::TakenOver | Departure::Stopped => {
                 info!(source, client_id, %peer, why = %departure, "MQTT client disconnected");
@@ -256,7 +257,7 @@ impl Hall {
             Some(acceptor) => match acceptor.0.accept(stream).await {
                 Ok(stream) => Wire::new(stream),
                 Err(error) => {
-                    self.complain(peer.ip(), "tls", "", &format!("TLS failed: {error}"));
+                    self.send_away(peer, "", &format!("TLS failed: {error}"));
                     return None;
                 }
             },
@@ -272,7 +273,7 @@ impl Hall {
                 if let FrameError::Version { .. } = error {
                     refuse(&mut wire, Refusal::Version).await;
                 }
-                self.complain(peer.ip(), "bytes", "", &error.to_string());
+                self.send_away(peer, "", &error.to_string());
                 return None;
             }
         };
@@ -285,14 +286,14 @@ impl Hall {
             Ok(seated) => seated,
             Err(refusal) => {
                 refuse(&mut wire, refusal).await;
-                self.complain(peer.ip(), "refused", &shown, &refusal.to_string());
+                self.send_away(peer, &shown, &refusal.to_string());
                 return None;
             }
         };
         wire.welcome(self.settings.max_packet_size);
         let welcome = ConnAck::new(rumqttc::ConnectReturnCode::Success, false);
         if let Err(error) = wire.send(&Packet::ConnAck(welcome)).await {
-            self.complain(peer.ip(), "bytes", &shown, &error.to_string());
+            self.send_away(peer, &shown, &error.to_string());
             return None;
         }
         Some((wire, seat, keep_alive))
@@ -303,35 +304,38 @@ impl Hall {
         Ok((seat, guest.keep_alive))
     }
 
-    /// Says what is wrong with a client, and counts it.
-    fn complain(&self, peer: IpAddr, kind: &'static str, client_id: &str, what: &str) {
+    /// A client was not let in.
+    fn send_away(&self, peer: SocketAddr, client_id: &str, what: &str) {
+        self.metrics.disconnects.one();
+        self.complain(peer.ip(), client_id, what);
+    }
+
+    /// Says what is wrong with a client.
+    fn complain(&self, peer: IpAddr, client_id: &str, what: &str) {
         let source = &*self.name;
-        if kind != "client" {
-            self.metrics.disconnects.one();
-        }
         // An id that was not let in can be long.
         let client_id: String = client_id.chars().take(64).collect();
-        if self.is_news(peer, kind) {
-            warn!(source, %peer, client_id = ?client_id, "MQTT client sent away: {what}");
+        if self.is_news(peer, Fingerprint::of(&[client_id.as_bytes(), what.as_bytes()])) {
+            warn!(source, %peer, client_id, "MQTT client sent away: {what}");
         } else {
-            debug!(source, %peer, client_id = ?client_id, "MQTT client sent away: {what}");
+            debug!(source, %peer, client_id, "MQTT client sent away: {what}");
         }
     }
 
-    fn is_news(&self, peer: IpAddr, kind: &'static str) -> bool {
+    fn is_news(&self, peer: IpAddr, complaint: Fingerprint) -> bool {
         let now = Instant::now();
         let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
-        if complaints.get(&(peer, kind)).is_some_and(|last| now - *last < COMPLAINT_INTERVAL) {
-            return false;
-        }
         if complaints.len() >= MAX_COMPLAINTS {
             complaints.retain(|_, last| now - *last < COMPLAINT_INTERVAL);
         }
-        // Too many at once: the new ones are said, the log is what suffers.
-        if complaints.len() < MAX_COMPLAINTS {
-            complaints.insert((peer, kind), now);
+        match complaints.get(&(peer, complaint)) {
+            Some(last) if now - *last < COMPLAINT_INTERVAL => false,
+            None if complaints.len() >= MAX_COMPLAINTS => false,
+            _ => {
+                complaints.insert((peer, complaint), now);
+                true
+            }
         }
-        true
     }
 
     /// A topic that matches no filter.

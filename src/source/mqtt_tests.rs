@@ -478,6 +478,7 @@ proptest! {
             let (mut peer, _) = broker.serve(true).await;
             peer.write(&[publish(77, "after")]).await;
             while running.raw().await.payload != "after" {}
+            drop(peer);
             running.stop().await;
         });
     }
