@@ -85,6 +85,8 @@ impl Agent {
     /// SIGTERM, and an orderly end with exit code 0.
     #[track_caller]
     pub fn stop(&mut self) {
+        // Before it says so a signal finds a process that is not an agent yet.
+        self.wait_log(" starts ", wait::SOON);
         let mut running = self.running.take().expect("the agent runs");
         let status = running.terminate(Duration::from_secs(40));
         assert!(status.success(), "the agent ended with {status}:\n{}", running.tail(40));

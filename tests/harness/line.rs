@@ -1,7 +1,7 @@
 //! The whole line as most tests want it: publisher → Mosquitto → agent → Kafka ← auditor.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::agent::Agent;
 use super::auditor::{Audit, Auditor};
@@ -66,6 +66,21 @@ impl<'k> Line<'k> {
     pub fn publish(&mut self, count: u64) {
         let messages = self.next(&["90296857"], count);
         self.publisher.publish_all(&messages);
+    }
+
+    /// Publishes until the agent has killed itself at its failpoint, so that the point is passed often enough.
+    #[track_caller]
+    pub fn publish_until_failpoint(&mut self) {
+        let mut ended = false;
+        while !ended {
+            self.publish(15);
+            let start = Instant::now();
+            while !ended && start.elapsed() < Duration::from_millis(400) {
+                std::thread::sleep(Duration::from_millis(10));
+                ended = self.agent.ended().is_some();
+            }
+        }
+        self.agent.wait_failpoint();
     }
 
     /// The next `count` readings of each of `devices`.

@@ -9,9 +9,11 @@
 //! - [`config`], [`agent`]: the agent's configuration file and the agent, as a process.
 //! - [`document`], [`publisher`]: the adapter's document, numbered, and a client that counts its acknowledgements.
 //! - [`on_disk`]: what is in a queue's folder while no agent runs.
+//! - [`adapter`]: the adapter as it speaks to the agent's own listener.
 //! - [`line`]: all of them joined, as most tests want it.
 //! - [`auditor`]: reads everything that Kafka has and compares it with what was published; shares no code with the agent.
 
+pub mod adapter;
 pub mod agent;
 pub mod auditor;
 pub mod certificates;

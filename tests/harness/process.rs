@@ -166,7 +166,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- {} printed last:\n{}", self.name, self.tail(60));
+            eprintln!("--- {} printed last:\n{}", self.name, self.tail(25));
         }
         self.kill();
         BED.tell('-', self.child.id());

@@ -1,14 +1,15 @@
 //! The adapter speaks to the agent itself: the acknowledgement is the agent's own.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::harness::adapter::Adapter;
 use crate::harness::agent::Agent;
 use crate::harness::auditor::Auditor;
 use crate::harness::config::Config;
 use crate::harness::document;
 use crate::harness::kafka::Kafka;
 use crate::harness::process;
-use crate::harness::publisher::Publisher;
 use crate::harness::wait::PATIENT;
 
 fn agent(kafka: &Kafka, topic: &str, port: u16) -> Agent {
@@ -29,28 +30,30 @@ fn killed_at_any_point() {
     let topic = kafka.topic("listener", 1);
     let port = process::free_port();
     let mut agent = agent(kafka, &topic, port);
-    agent.start();
-    agent.wait_log("listening", PATIENT);
-    let publisher = Publisher::connect(port);
-    let mut serial = 0;
-    for point in ["received:3", "committed", "committed:2", "in-transaction", "kafka-committed"] {
-        publisher.publish_all(&document::readings(&["alpha", "beta"], serial, 10));
-        agent.stop();
+    let enough = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&enough);
+    let adapter = std::thread::spawn(move || {
+        let mut adapter = Adapter::new(port);
+        for serial in 0.. {
+            document::readings(&["alpha", "beta"], serial, 1).iter().for_each(|message| adapter.publish(message));
+            if told.load(Ordering::SeqCst) {
+                return adapter;
+            }
+        }
+        unreachable!("the numbers do not end")
+    });
+    for point in ["received:3", "committed", "committed:4", "in-transaction", "kafka-committed:2"] {
         agent.failpoint(Some(point));
         agent.start();
-        // One after the other, so that the same point is passed more than once.
-        for message in document::readings(&["alpha", "beta"], serial + 10, 20) {
-            publisher.publish(&message);
-            std::thread::sleep(Duration::from_millis(5));
-        }
         agent.wait_failpoint();
-        serial += 30;
-        agent.failpoint(None);
-        agent.start();
-        publisher.wait_acknowledged();
     }
+    agent.failpoint(None);
+    agent.start();
+    enough.store(true, Ordering::SeqCst);
+    let adapter = adapter.join().expect("the adapter is heard in the end");
+    assert!(adapter.repeats > 0, "nothing was sent again: the test has tested nothing");
     let auditor = Auditor::new(kafka, &topic);
-    auditor.wait_for(&publisher.published(), PATIENT).assert_exact();
+    auditor.wait_for(&adapter.published, PATIENT).assert_exact();
     agent.stop();
-    auditor.audit(&publisher.published()).assert_exact();
+    auditor.audit(&adapter.published).assert_exact();
 }

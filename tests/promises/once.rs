@@ -15,16 +15,7 @@ fn killed_at(point: &str) {
     for nth in [1, 2, 4] {
         line.agent.failpoint(Some(&format!("{point}:{nth}")));
         line.start();
-        // The point is passed once a commit or a transaction: what comes after the last one passes it again.
-        let mut ended = false;
-        while !ended {
-            line.publish(15);
-            ended = (0..40).any(|_| {
-                std::thread::sleep(Duration::from_millis(10));
-                line.agent.ended().is_some()
-            });
-        }
-        line.agent.wait_failpoint();
+        line.publish_until_failpoint();
         line.publish(5);
     }
     line.agent.failpoint(None);

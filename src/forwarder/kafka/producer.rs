@@ -182,6 +182,8 @@ impl Session for Link {
             if error.code != Code::OperationTimedOut {
                 return Err(error);
             }
+            // Where the group may not be read the library asks for its coordinator again and again, until the call times out.
+            reader.context().cut_off(Call::ReadResumePoint).map_or(Ok(()), Err)?;
             self.patience.check(Call::ReadResumePoint, until, reader.context())?;
         }
     }
