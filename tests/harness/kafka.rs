@@ -125,7 +125,7 @@ impl Kafka {
     /// Starts it again, on the same ports and data; returns when it answers.
     pub fn restart(&self) {
         let mut command = java();
-        command.arg("-Xmx512m").arg(log4j(self.folder.path())).args(["-cp", &jars(), "kafka.Kafka"]);
+        command.arg("-Xmx512m").args(["-cp", &jars(), "kafka.Kafka"]);
         command.arg(self.folder.path().join("server.properties"));
         let mut running = Running::start("Kafka", &mut command, &self.folder.path().join("kafka.log"));
         let consumer: BaseConsumer = self.client().create().expect("a client");
@@ -230,8 +230,7 @@ impl Kafka {
 
     fn format(&self) {
         let mut command = java();
-        command.arg("-Xmx128m").arg(log4j(self.folder.path()));
-        command.args(["-cp", &jars(), "kafka.tools.StorageTool", "format", "-t", "bWV0ZXJmZXJyeS10ZXN0cw"]);
+        command.args(["-Xmx128m", "-cp", &jars(), "kafka.tools.StorageTool", "format", "-t", "bWV0ZXJmZXJyeS10ZXN0cw"]);
         command.arg("-c").arg(self.folder.path().join("server.properties"));
         for (name, password) in USERS {
             for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
@@ -267,20 +266,6 @@ fn jars() -> String {
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/kafka/jars"), PathBuf::from);
     assert!(folder.is_dir(), "no Kafka in {}: tests/run fetches it", folder.display());
     folder.join("*").display().to_string()
-}
-
-/// Warnings only, on the standard output.
-fn log4j(folder: &Path) -> String {
-    let file = folder.join("log4j2.yaml");
-    if !file.exists() {
-        fs::write(
-            &file,
-            "Configuration:\n  Appenders:\n    Console:\n      name: out\n      PatternLayout:\n        pattern: \"%d %p %m (%c)%n\"\n  \
-             Loggers:\n    Root:\n      level: WARN\n      AppenderRef:\n        - ref: out\n",
-        )
-        .expect("write");
-    }
-    format!("-Dlog4j2.configurationFile={}", file.display())
 }
 
 fn properties(folder: &Path, certificates: &Certificates, ports: &Ports, proxies: &[(TcpListener, u16)]) -> String {

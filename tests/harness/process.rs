@@ -3,6 +3,7 @@
 //! The guard is a shell that reads which processes run from a pipe. When the pipe ends, because the test process has
 //! finished, panicked or was killed, it kills what is left and removes the test process's folder.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::TcpListener;
@@ -75,14 +76,17 @@ pub fn scratch(name: &str) -> TempDir {
     tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(&BED.folder).expect("a folder for this test")
 }
 
-/// A port on 127.0.0.1 that nobody uses now.
+/// A port on 127.0.0.1 that nobody uses now, and that this process is given once.
 ///
 /// Below the range from which the kernel picks ports of outgoing connections: otherwise a client that tries again and
 /// again to reach a stopped server could be given the server's port, and even connect to itself.
 pub fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     for _ in 0..1000 {
         let port = rand::random_range(15_000..32_000);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if !given.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            given.insert(port);
             return port;
         }
     }
