@@ -360,7 +360,7 @@ fn wrong_sequences(records: &[Record]) -> Vec<String> {
 }
 
 /// The hash of Kafka's Java client (org.apache.kafka.common.utils.Utils.murmur2).
-fn murmur2(data: &[u8]) -> u32 {
+pub fn murmur2(data: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
     let length = u32::try_from(data.len()).expect("a key");
     let mut hash = 0x9747_b28c ^ length;
@@ -378,25 +378,4 @@ fn murmur2(data: &[u8]) -> u32 {
     hash ^= hash >> 13;
     hash = hash.wrapping_mul(M);
     hash ^ (hash >> 15)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Promise 4: the auditor's own idea of the partition is that of Kafka's Java client (its UtilsTest).
-    #[test]
-    fn murmur2_is_kafkas() {
-        let cases: [(&[u8], i32); 6] = [
-            (b"21", -973_932_308),
-            (b"foobar", -790_332_482),
-            (b"a-little-bit-long-string", -985_981_536),
-            (b"a-little-bit-longer-string", -1_486_304_829),
-            (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
-            (b"abc", 479_470_107),
-        ];
-        for (key, expected) in cases {
-            assert_eq!(murmur2(key).cast_signed(), expected, "{}", String::from_utf8_lossy(key));
-        }
-    }
 }

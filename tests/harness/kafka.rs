@@ -13,7 +13,6 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode;
 use tempfile::TempDir;
 
 use super::certificates::Certificates;
@@ -169,20 +168,20 @@ impl Kafka {
         self.wait_topic(name, false);
     }
 
-    /// Forgets the offsets of every consumer group whose name begins like this; returns how many those were.
-    pub fn delete_groups(&self, prefix: &str) -> usize {
+    /// The consumer groups whose name begins like this.
+    pub fn groups(&self, prefix: &str) -> Vec<String> {
         let consumer: BaseConsumer = self.client().create().expect("a client");
         let groups = consumer.fetch_group_list(None, Duration::from_secs(10)).expect("Kafka answers");
-        let names: Vec<_> = groups.groups().iter().map(|g| g.name()).filter(|n| n.starts_with(prefix)).collect();
-        let deleted = block_on(self.admin().delete_groups(&names, &patient())).expect("Kafka answers");
-        for result in deleted {
-            if let Err((name, code)) = result
-                && code != RDKafkaErrorCode::GroupIdNotFound
-            {
-                panic!("cannot delete group {name}: {code}");
-            }
+        let names = groups.groups().iter().map(|group| group.name());
+        names.filter(|name| name.starts_with(prefix)).map(str::to_owned).collect()
+    }
+
+    /// Forgets the offsets of a consumer group.
+    pub fn delete_group(&self, name: &str) {
+        let deleted = block_on(self.admin().delete_groups(&[name], &patient())).expect("Kafka answers");
+        if let [Err((name, code))] = &deleted[..] {
+            panic!("cannot delete group {name}: {code}");
         }
-        names.len()
     }
 
     /// Allows `user` an operation on a resource, such as `["--topic", "sma-kafka"]`.

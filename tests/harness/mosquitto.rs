@@ -24,7 +24,7 @@ pub struct Options<'a> {
     pub client_certificates: bool,
     /// User and password; nobody else is let in.
     pub login: Option<(&'a str, &'a str)>,
-    /// Further lines for its configuration file.
+    /// Further lines for its configuration file, or other values for those that it has.
     pub lines: &'a [&'a str],
 }
 
@@ -120,11 +120,18 @@ impl Mosquitto {
 }
 
 fn configuration(folder: &Path, port: u16, options: &Options<'_>) -> String {
-    let mut text = format!(
-        "listener {port} 127.0.0.1\n\
-         max_queued_messages 0\nmax_inflight_messages 100\nmessage_size_limit 0\n\
-         log_type all\nset_tcp_nodelay true\nsys_interval 1\n"
-    );
+    let mut text = format!("listener {port} 127.0.0.1\n");
+    let wide = [
+        "max_queued_messages 0",
+        "max_inflight_messages 100",
+        "log_type all",
+        "set_tcp_nodelay true",
+        "sys_interval 1",
+    ];
+    let name = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
+    for line in wide.iter().filter(|line| options.lines.iter().all(|other| name(other) != name(line))) {
+        writeln!(text, "{line}").expect("a string takes it");
+    }
     if nix::unistd::geteuid().is_root() {
         text.push_str("user root\n");
     }

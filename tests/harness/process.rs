@@ -44,6 +44,8 @@ static BED: LazyLock<Bed> = LazyLock::new(Bed::new);
 struct Bed {
     folder: PathBuf,
     guard: Mutex<ChildStdin>,
+    /// Never waited for: it ends after this process.
+    _guard: Child,
 }
 
 impl Bed {
@@ -62,7 +64,7 @@ impl Bed {
             .spawn()
             .expect("sh runs");
         let pipe = guard.stdin.take().expect("the guard's input is a pipe");
-        Self { folder, guard: Mutex::new(pipe) }
+        Self { folder, guard: Mutex::new(pipe), _guard: guard }
     }
 
     fn tell(&self, verb: char, pid: u32) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 
-use crate::harness::auditor::Auditor;
+use crate::harness::auditor::{Auditor, murmur2};
 use crate::harness::document::{self, Message};
 use crate::harness::kafka::Kafka;
 use crate::harness::mosquitto::{Mosquitto, Options, mosquitto_pub};
@@ -67,6 +67,22 @@ fn auditor_finds_what_is_wrong() {
     assert_eq!((audit.lost.len(), audit.repeated, audit.repeated_ids, audit.foreign), (1, 1, 1, 1), "{audit}");
     assert_eq!(audit.out_of_order, 1, "{audit}");
     assert_eq!(audit.wrong, [format!("queue {:032x}: sequences 6 to 6 are not explained", 7)]);
+}
+
+/// Promise 4: the auditor's own idea of the partition is that of Kafka's Java client (its UtilsTest).
+#[test]
+fn murmur2_is_kafkas() {
+    let cases: [(&[u8], i32); 6] = [
+        (b"21", -973_932_308),
+        (b"foobar", -790_332_482),
+        (b"a-little-bit-long-string", -985_981_536),
+        (b"a-little-bit-longer-string", -1_486_304_829),
+        (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+        (b"abc", 479_470_107),
+    ];
+    for (key, expected) in cases {
+        assert_eq!(murmur2(key).cast_signed(), expected, "{}", String::from_utf8_lossy(key));
+    }
 }
 
 /// Promise 3: a broker that is killed, and one that is stopped, comes back with what it had.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rdkafka::producer::{BaseProducer, Producer};
+
 use crate::harness::document;
 use crate::harness::kafka::Kafka;
 use crate::harness::line::Line;
@@ -243,6 +245,26 @@ fn network_to_kafka_swallows_everything() {
         line.publish(20);
         proxy.black_hole(false);
         line.audit();
+    }
+    line.finish().assert_exact();
+}
+
+/// Promise 3: another producer with the agent's own transactional id fences it off, as its own transaction that timed out
+/// would; it asks Kafka what is true and goes on.
+#[test]
+#[ignore = "needs Mosquitto and Kafka: run tests/run"]
+fn fenced_by_another_producer() {
+    let kafka = Kafka::shared();
+    let mut line = Line::new(kafka, "fenced");
+    line.start();
+    line.publish(10);
+    line.audit();
+    let [id] = &kafka.groups(&format!("meterferry.{}.", line.topic))[..] else { panic!("one group") };
+    for _ in 0..3 {
+        let other: BaseProducer = kafka.client().set("transactional.id", id).create().expect("a producer");
+        other.init_transactions(PATIENT).expect("Kafka answers");
+        line.publish(10);
+        line.audit().assert_exact();
     }
     line.finish().assert_exact();
 }

@@ -91,7 +91,8 @@ fn group_offsets_are_deleted() {
     line.publish(30);
     line.audit();
     line.agent.stop();
-    assert_eq!(kafka.delete_groups(&format!("meterferry.{}.", line.topic)), 1);
+    let [group] = &kafka.groups(&format!("meterferry.{}.", line.topic))[..] else { panic!("one group") };
+    kafka.delete_group(group);
     line.agent.start();
     line.publish(30);
     line.finish().assert_exact();
@@ -118,10 +119,7 @@ fn group_offsets_are_reset() {
 
 /// Commits this offset for every group of the agent, as a tool would.
 fn reset_offsets(kafka: &Kafka, topic: &str, offset: i64) {
-    let consumer: BaseConsumer = kafka.client().create().expect("a client");
-    let groups = consumer.fetch_group_list(None, PATIENT).expect("Kafka answers");
-    let prefix = format!("meterferry.{topic}.");
-    let names: Vec<_> = groups.groups().iter().map(|group| group.name()).filter(|n| n.starts_with(&prefix)).collect();
+    let names = kafka.groups(&format!("meterferry.{topic}."));
     assert!(!names.is_empty(), "no group of {topic}");
     for name in names {
         let consumer: BaseConsumer = kafka.client().set("group.id", name).create().expect("a client");
