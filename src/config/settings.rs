@@ -75,7 +75,7 @@ pub struct Kafka {
     pub batch_count: usize,
     /// Bytes of records in one batch; they are streamed, memory holds a part. Default 16 MiB.
     pub batch_size: usize,
-    /// Cap of the retry delay. Default 1 min.
+    /// Cap of the retry delay. Default 15 s.
     pub retry_max_delay: Duration,
     /// How long one request may wait for an answer. Default 30 s.
     pub request_timeout: Duration,

@@ -1,4 +1,4 @@
-//! Against a real Kafka, named by METERFERRY_TEST_KAFKA=host:port. It must not make topics by itself.
+//! By hand, against a real Kafka, named by METERFERRY_TEST_KAFKA=host:port. It must not make topics by itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -103,7 +103,7 @@ fn log() {
 
 /// Not a promise but the figures in the README: what a transaction costs.
 #[test]
-#[ignore = "needs a real Kafka: tests/run"]
+#[ignore = "by hand, against the Kafka that METERFERRY_TEST_KAFKA names; tests/run has the promises"]
 fn cost_of_transactions() {
     log();
     for compression in [Compression::None, Compression::Zstd] {
@@ -160,7 +160,7 @@ fn consumed(topic: &str) -> Vec<String> {
 
 /// Promise 3: a second agent with the same queue fences the first; what both saw is there once.
 #[test]
-#[ignore = "needs a real Kafka: tests/run"]
+#[ignore = "by hand, against the Kafka that METERFERRY_TEST_KAFKA names; tests/run has the promises"]
 fn fenced_producer_reads_what_kafka_knows() {
     log();
     let (topic, id) = unique("fence");
@@ -191,7 +191,7 @@ fn fenced_producer_reads_what_kafka_knows() {
 
 /// Promise 5: a reading that the topic is too small for becomes a dead letter; its neighbours arrive.
 #[test]
-#[ignore = "needs a real Kafka: tests/run"]
+#[ignore = "by hand, against the Kafka that METERFERRY_TEST_KAFKA names; tests/run has the promises"]
 fn too_large_reading_is_condemned_alone() {
     log();
     let (topic, id) = unique("large");
@@ -221,7 +221,7 @@ fn too_large_reading_is_condemned_alone() {
 
 /// Promise 8: readings 21 days old, with the meter's time, are taken and not deleted.
 #[test]
-#[ignore = "needs a real Kafka: tests/run"]
+#[ignore = "by hand, against the Kafka that METERFERRY_TEST_KAFKA names; tests/run has the promises"]
 fn late_backlog_is_kept() {
     log();
     let (topic, id) = unique("late");
@@ -239,7 +239,7 @@ fn late_backlog_is_kept() {
 
 /// Promise 3, without transactions: everything arrives in order.
 #[test]
-#[ignore = "needs a real Kafka: tests/run"]
+#[ignore = "by hand, against the Kafka that METERFERRY_TEST_KAFKA names; tests/run has the promises"]
 fn at_least_once_delivers_in_order() {
     log();
     for idempotence in [true, false] {
@@ -284,7 +284,7 @@ fn broker_may_be_killed_meanwhile() {
 /// Promises 5 and 6: whatever is wrong with the configuration or the cluster, it waits, says what to do, and stops at once
 /// when it is asked to.
 #[test]
-#[ignore = "needs a real Kafka: tests/run"]
+#[ignore = "by hand, against the Kafka that METERFERRY_TEST_KAFKA names; tests/run has the promises"]
 fn what_is_missing_is_waited_for() {
     log();
     let (topic, id) = unique("missing");

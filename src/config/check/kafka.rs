@@ -31,7 +31,7 @@ pub fn check(mut section: Section, around: Around<'_>, report: &mut Report) -> K
     let linger = section.duration(report, "linger", Duration::ZERO..=MINUTE, SECOND).or(SECOND);
     let batch_count = section.count(report, "batch_count", 1..=500_000).or(50_000);
     let batch_size = section.size(report, "batch_size", 64 * KIB..=256 * MIB, 16 * MIB).or(16 * MIB);
-    let retry_max_delay = section.duration(report, "retry_max_delay", SECOND..=HOUR, MINUTE).or(MINUTE);
+    let retry_max_delay = section.duration(report, "retry_max_delay", SECOND..=HOUR, 15 * SECOND).or(15 * SECOND);
     let request_timeout = section.duration(report, "request_timeout", SECOND..=5 * MINUTE, 30 * SECOND).or(30 * SECOND);
     // Kafka's brokers allow 15 min (transaction.max.timeout.ms); below 5 s a slow network ends every transaction.
     let transaction_timeout =

@@ -1,3 +1,5 @@
+//! The documents seen in public, and what no document may do.
+
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;

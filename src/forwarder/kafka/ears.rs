@@ -50,10 +50,11 @@ impl Ears {
         self.heard().undelivered.clone()
     }
 
-    /// Why there is no connection, if that is certain: every broker is down, or the login was refused.
+    /// Why there will be no answer, if that is certain: every broker is down, the login was refused, or a right is missing.
     pub fn cut_off(&self, call: Call) -> Option<Failure> {
         let heard = self.heard();
-        let certain = heard.all_down || heard.cause.as_ref().is_some_and(|(code, _)| code.class() == Class::Login);
+        let refused = |(code, _): &(Code, String)| matches!(code.class(), Class::Login | Class::Right);
+        let certain = heard.all_down || heard.cause.as_ref().is_some_and(refused);
         if !certain {
             return None;
         }

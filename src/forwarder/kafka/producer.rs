@@ -11,6 +11,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::settings::{Delivery, Kafka};
+use crate::failpoint;
 use crate::forwarder::cluster::{Failure, Session};
 use crate::forwarder::kafka::ears::Ears;
 use crate::forwarder::kafka::topics::Administrator;
@@ -181,6 +182,8 @@ impl Session for Link {
             if error.code != Code::OperationTimedOut {
                 return Err(error);
             }
+            // Where the group may not be read the library asks for its coordinator again and again, until the call times out.
+            reader.context().cut_off(Call::ReadResumePoint).map_or(Ok(()), Err)?;
             self.patience.check(Call::ReadResumePoint, until, reader.context())?;
         }
     }
@@ -258,6 +261,7 @@ impl Session for Link {
     }
 
     fn commit(&mut self, point: &ResumePoint) -> Result<(), Failure> {
+        failpoint::hit("in-transaction");
         if !self.transactional() {
             return Ok(());
         }
@@ -272,8 +276,10 @@ impl Session for Link {
         let left = self.until().saturating_duration_since(Instant::now());
         let written = self.producer().send_offsets_to_transaction(&offsets, membership, left);
         written.map_err(|error| self.explain(Call::WriteResumePoint, &error))?;
+        failpoint::hit("offsets-sent");
         (self.patience.heartbeat)();
         self.sliced(Call::Commit, |slice| self.producer().commit_transaction(slice))?;
+        failpoint::hit("kafka-committed");
         self.deadline = None;
         Ok(())
     }

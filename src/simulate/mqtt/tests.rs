@@ -1,3 +1,5 @@
+//! The simulated adapter against a broker of a few lines.
+
 use std::sync::Mutex;
 
 use bytes::BytesMut;

@@ -1,0 +1,365 @@
+//! The queue's cost: an append at 1, 20 and 1,000 readings a commit against a bare write + fdatasync loop in the same
+//! folder, with bytes written and flushes; opening after a kill with nothing and with 1 GB waiting; decoding.
+//!
+//! `cargo bench --bench queue`; `METERFERRY_BENCH_FOLDER` names the folder to write in (an SD card, say).
+
+use std::cell::OnceCell;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use meterferry::clock::Clock;
+use meterferry::config::settings::Payload;
+use meterferry::decode;
+use meterferry::metrics::Metrics;
+use meterferry::queue::{self, Intake, Queue};
+use meterferry::reading::{Body, Mark, Reading};
+use meterferry::receipt::{Receipt, Ticket};
+use tempfile::TempDir;
+
+/// Bytes of the adapter's document, as it is on average.
+const SIZE: usize = 450;
+/// Of a backlog's records.
+const BACKLOG: u64 = 1 << 30;
+
+/// The writer waits here after each of its rounds, so that a batch is complete before it looks.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    parked: bool,
+    open: bool,
+    /// Never parks.
+    free: bool,
+}
+
+impl Gate {
+    fn park(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.free {
+            return;
+        }
+        state.parked = true;
+        self.changed.notify_all();
+        while !state.open && !state.free {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.parked = false;
+        state.open = false;
+    }
+
+    fn wait_parked(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while !state.parked {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn open(&self, free: bool) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.open = true;
+        state.free = free;
+        // The next wait is for the next round's end.
+        state.parked = false;
+        self.changed.notify_all();
+    }
+}
+
+fn folder() -> TempDir {
+    let root = std::env::var_os("METERFERRY_BENCH_FOLDER")
+        .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
+    fs::create_dir_all(&root).expect("a folder to write in");
+    tempfile::Builder::new().prefix("bench-").tempdir_in(root).expect("a folder to write in")
+}
+
+fn options(path: &Path) -> queue::Options {
+    queue::Options {
+        path: path.to_owned(),
+        max_size: 64 << 30,
+        min_free: 0,
+        segment_size: 16 << 20,
+        redelivery_window: 1_000,
+        max_dead_letters: 16 << 20,
+        agent_id: None,
+        default_agent_id: "bench".to_owned(),
+        hardware_serial: None,
+    }
+}
+
+fn open(path: &Path, gate: &Arc<Gate>) -> Queue {
+    let metrics = Metrics::new([&"meter".into()].into_iter());
+    let gate = Arc::clone(gate);
+    queue::open(&options(path), metrics, Clock::new(), Arc::new(move || gate.park())).expect("the queue opens")
+}
+
+fn message(number: u64) -> (Body, Mark) {
+    let mut payload = format!("{{\"name\":\"90296857\",\"sma_time\":{number}.0,\"x\":\"");
+    let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    while payload.len() < SIZE - 2 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        payload.push(char::from(b'a' + (state >> 59) as u8 % 26));
+    }
+    payload.push_str("\"}");
+    let mark = Mark::of("", Some(1), "sma", payload.as_bytes(), true);
+    let reading = Reading {
+        source: "meter".into(),
+        device: "90296857".to_owned(),
+        topic: "sma".to_owned(),
+        sender: String::new(),
+        packet_id: Some(1),
+        received: Clock::new().now(),
+        measured_ms: None,
+        self_identified: true,
+        json: true,
+        payload: Bytes::from(payload),
+    };
+    (Body::Reading(reading), mark)
+}
+
+/// A queue whose writer commits exactly what it is given at a time.
+struct Appender {
+    gate: Arc<Gate>,
+    queue: Option<Queue>,
+    intake: Option<Intake>,
+    runtime: tokio::runtime::Runtime,
+    number: u64,
+    counter: tokio::sync::mpsc::Sender<Ticket>,
+    tickets: tokio::sync::mpsc::Receiver<Ticket>,
+}
+
+impl Appender {
+    fn new(path: &Path) -> Self {
+        let gate = Arc::new(Gate::default());
+        let queue = open(path, &gate);
+        let intake = queue.intake.clone();
+        let (counter, tickets) = tokio::sync::mpsc::channel(1_000);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        Self { gate, queue: Some(queue), intake: Some(intake), runtime, number: 0, counter, tickets }
+    }
+
+    /// Commits `count` readings at once, and returns how long the writer took.
+    fn commit(&mut self, count: usize) -> Duration {
+        self.gate.wait_parked();
+        let intake = self.intake.as_ref().expect("open");
+        for ordinal in 0..count {
+            self.number += 1;
+            let (body, mark) = message(self.number);
+            let receipt = Receipt::new(self.counter.clone(), Ticket { connection: 1, ordinal: ordinal as u64 });
+            self.runtime.block_on(intake.append(body, mark, receipt, Duration::ZERO)).expect("the queue takes it");
+        }
+        let start = Instant::now();
+        self.gate.open(false);
+        self.gate.wait_parked();
+        let took = start.elapsed();
+        for _ in 0..count {
+            self.tickets.try_recv().expect("committed, so acknowledged");
+        }
+        took
+    }
+
+    fn close(mut self) {
+        self.gate.open(true);
+        drop(self.intake.take());
+        let Queue { intake, outlet, writer, .. } = self.queue.take().expect("open");
+        drop((intake, outlet));
+        writer.join().expect("an orderly end");
+    }
+}
+
+/// The bare loop: as many bytes of records, one write and one fdatasync a commit.
+struct Raw {
+    file: File,
+    block: Vec<u8>,
+}
+
+impl Raw {
+    fn new(folder: &Path, count: usize) -> Self {
+        let file = File::create(folder.join("raw")).expect("a file");
+        Self { file, block: vec![b'x'; count * SIZE] }
+    }
+
+    fn commit(&mut self) -> Duration {
+        let start = Instant::now();
+        self.file.write_all(&self.block).expect("room");
+        self.file.sync_data().expect("a disk");
+        start.elapsed()
+    }
+}
+
+/// Bytes this process has had written, and flushes that the disk below `folder` has done for everybody.
+fn disk(folder: &Path) -> (u64, Option<u64>) {
+    let io = fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok()).unwrap_or(0);
+    let flushes = fs::metadata(folder).ok().and_then(|metadata| {
+        let device = metadata.dev();
+        let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+        let stat = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")).ok()?;
+        stat.split_whitespace().nth(15)?.parse().ok()
+    });
+    (written, flushes)
+}
+
+fn append(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("append");
+    for count in [1, 20, 1_000] {
+        group.throughput(Throughput::Elements(count as u64));
+        let place = folder();
+        let (mut spent, mut commits) = (Duration::ZERO, 0);
+        let before = OnceCell::new();
+        let appender = OnceCell::new();
+        let appender = Mutex::new(appender);
+        group.bench_function(format!("queue/{count}"), |bencher| {
+            let mut guard = appender.lock().unwrap_or_else(PoisonError::into_inner);
+            guard.get_or_init(|| Appender::new(&place.path().join("queue")));
+            let queue = guard.get_mut().expect("just made");
+            before.get_or_init(|| disk(place.path()));
+            bencher.iter_custom(|rounds| {
+                let took = (0..rounds).map(|_| queue.commit(count)).sum();
+                (spent, commits) = (spent + took, commits + rounds);
+                took
+            });
+        });
+        if let (Some(before), Some(queue)) = (before.get(), appender.into_inner().ok().and_then(OnceCell::into_inner)) {
+            report(&format!("queue/{count}"), count, commits, spent, *before, disk(place.path()));
+            queue.close();
+        }
+        let (mut raw_spent, mut raw_commits) = (Duration::ZERO, 0);
+        let before = OnceCell::new();
+        let mut raw = Raw::new(place.path(), count);
+        group.bench_function(format!("raw/{count}"), |bencher| {
+            before.get_or_init(|| disk(place.path()));
+            bencher.iter_custom(|rounds| {
+                let took = (0..rounds).map(|_| raw.commit()).sum();
+                (raw_spent, raw_commits) = (raw_spent + took, raw_commits + rounds);
+                took
+            });
+        });
+        if let Some(before) = before.get() {
+            report(&format!("raw/{count}"), count, raw_commits, raw_spent, *before, disk(place.path()));
+        }
+        if commits > 0 && raw_commits > 0 {
+            let each = |spent: Duration, commits| spent.as_secs_f64() / commits as f64;
+            println!(
+                "append/{count}: {:.2} of the bare loop's rate",
+                each(raw_spent, raw_commits) / each(spent, commits)
+            );
+        }
+    }
+    group.finish();
+}
+
+fn report(
+    name: &str,
+    count: usize,
+    commits: u64,
+    spent: Duration,
+    before: (u64, Option<u64>),
+    after: (u64, Option<u64>),
+) {
+    let commits = commits.max(1) as f64;
+    let bytes = (after.0 - before.0) as f64;
+    let flushes = match (before.1, after.1) {
+        (Some(before), Some(after)) => {
+            format!("{:.2} flushes a commit (all of the disk)", (after - before) as f64 / commits)
+        }
+        _ => "flushes unknown".to_owned(),
+    };
+    println!(
+        "append/{name}: {:.3} ms and {:.0} bytes written a commit, {:.0} bytes a reading of {SIZE}, {flushes}",
+        spent.as_secs_f64() * 1e3 / commits,
+        bytes / commits,
+        bytes / commits / count as f64,
+    );
+}
+
+/// A folder as a kill leaves it, with about `bytes` of records waiting: copied while the queue is open.
+fn killed(bytes: u64) -> TempDir {
+    let place = folder();
+    let live = place.path().join("live");
+    let mut appender = Appender::new(&live);
+    let mut left = (bytes / SIZE as u64).max(10);
+    while left > 0 {
+        let count = left.min(1_000);
+        appender.commit(usize::try_from(count).expect("small"));
+        left -= count;
+    }
+    appender.gate.wait_parked();
+    copy(&live, &place.path().join("killed"));
+    appender.close();
+    fs::remove_dir_all(live).expect("our own");
+    place
+}
+
+/// Sealed segments are linked, since nothing writes to them; the rest is copied.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).expect("a new folder");
+    let mut names: Vec<_> =
+        fs::read_dir(from).expect("a folder").map(|entry| entry.expect("an entry").file_name()).collect();
+    names.sort();
+    let segment = |name: &&std::ffi::OsString| {
+        let name = name.to_string_lossy();
+        name.starts_with('0') && name.ends_with(".redb")
+    };
+    let active = names.iter().rfind(segment);
+    for name in &names {
+        let (source, target) = (from.join(name), to.join(name));
+        if segment(&name) && Some(name) != active {
+            fs::hard_link(source, target).expect("one file system");
+        } else {
+            fs::copy(source, target).expect("room");
+        }
+    }
+}
+
+fn opening(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("open after a kill");
+    group.sample_size(10);
+    for (name, bytes) in [("empty", 0), ("1 GB waiting", BACKLOG)] {
+        let place = OnceCell::new();
+        group.bench_function(name, |bencher| {
+            let place: &TempDir = place.get_or_init(|| killed(bytes));
+            bencher.iter_custom(|rounds| {
+                (0..rounds)
+                    .map(|_| {
+                        let trial = place.path().join("trial");
+                        copy(&place.path().join("killed"), &trial);
+                        let gate = Arc::new(Gate::default());
+                        gate.open(true);
+                        let start = Instant::now();
+                        let queue = open(&trial, &gate);
+                        let took = start.elapsed();
+                        assert!(queue.recovered.end > bytes / SIZE as u64, "all of it is there");
+                        let Queue { intake, outlet, writer, .. } = queue;
+                        drop((intake, outlet));
+                        writer.join().expect("an orderly end");
+                        fs::remove_dir_all(trial).expect("our own");
+                        took
+                    })
+                    .sum()
+            });
+        });
+    }
+    group.finish();
+}
+
+fn decoding(criterion: &mut Criterion) {
+    let document = include_bytes!("sma.json");
+    let mut group = criterion.benchmark_group("decode");
+    group.throughput(Throughput::Bytes(document.len() as u64));
+    group.bench_function("sma", |bencher| {
+        bencher.iter(|| decode::decode(Payload::Sma, "meter", "sma", std::hint::black_box(document)).expect("decodes"));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, append, opening, decoding);
+criterion_main!(benches);

@@ -1,0 +1,91 @@
+//! The adapter as an ESP32 speaks: one publish after the other on a plain connection, each sent again on the next
+//! connection, with DUP, until it is acknowledged. rumqttc forgets its own on a new session, so it will not do here.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use super::document::Message;
+use super::wait::PATIENT;
+
+/// A client of the agent's own listener.
+pub struct Adapter {
+    port: u16,
+    stream: Option<TcpStream>,
+    packet_id: u16,
+    /// Publishes sent a second time.
+    pub repeats: usize,
+    pub published: Vec<Message>,
+}
+
+impl Adapter {
+    pub fn new(port: u16) -> Self {
+        Self { port, stream: None, packet_id: 0, repeats: 0, published: Vec::new() }
+    }
+
+    /// Publishes until it is acknowledged, over as many connections as that takes.
+    #[track_caller]
+    pub fn publish(&mut self, message: &Message) {
+        self.packet_id = self.packet_id % 60_000 + 1;
+        let start = Instant::now();
+        let mut dup = false;
+        while let Err(error) = self.attempt(message, dup) {
+            assert!(start.elapsed() < PATIENT, "not acknowledged within {PATIENT:?}: {error}");
+            // Refused without having been sent, while the agent is down.
+            dup |= self.stream.take().is_some();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.repeats += usize::from(dup);
+        self.published.push(message.clone());
+    }
+
+    fn attempt(&mut self, message: &Message, dup: bool) -> io::Result<()> {
+        if self.stream.is_none() {
+            self.stream = Some(connect(self.port)?);
+        }
+        let stream = self.stream.as_mut().expect("just connected");
+        let mut body = text(&message.topic);
+        body.extend(self.packet_id.to_be_bytes());
+        body.extend(&message.payload);
+        stream.write_all(&packet(if dup { 0x3a } else { 0x32 }, &body))?;
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer)?;
+        let [high, low] = self.packet_id.to_be_bytes();
+        assert_eq!(answer, [0x40, 2, high, low], "PUBACK of what was published");
+        Ok(())
+    }
+}
+
+fn connect(port: u16) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    // MQTT 3.1.1, clean session, 60 s keep alive, as the adapter's library does it.
+    let body = [&text("MQTT")[..], &[4, 0x02, 0, 60], &text("sma_0a1b2c")].concat();
+    stream.write_all(&packet(0x10, &body))?;
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer)?;
+    assert_eq!(answer, [0x20, 2, 0, 0], "CONNACK, accepted");
+    Ok(stream)
+}
+
+fn text(text: &str) -> Vec<u8> {
+    let length = u16::try_from(text.len()).expect("a short text");
+    [&length.to_be_bytes()[..], text.as_bytes()].concat()
+}
+
+/// Fixed header, remaining length, the rest.
+fn packet(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut packet = vec![kind];
+    let mut length = body.len();
+    loop {
+        let digit = u8::try_from(length % 128).expect("seven bits");
+        length /= 128;
+        packet.push(digit | if length > 0 { 0x80 } else { 0 });
+        if length == 0 {
+            break;
+        }
+    }
+    packet.extend(body);
+    packet
+}

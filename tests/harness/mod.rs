@@ -1,0 +1,29 @@
+//! The test bed: real servers and the real agent, each started on a free port, in a folder of its own, and ended with
+//! the test process however that ends.
+//!
+//! - [`process`]: folders, ports, child processes and the guard that outlives a killed test process.
+//! - [`wait`]: waiting for a state, with a limit.
+//! - [`mosquitto`], [`kafka`]: the servers on either side, which can be stopped, killed and started on the same data.
+//! - [`certificates`]: a certificate authority for the TLS tests of both sides.
+//! - [`proxy`]: a TCP proxy that cuts, holds and swallows.
+//! - [`config`], [`agent`]: the agent's configuration file and the agent, as a process.
+//! - [`document`], [`publisher`]: the adapter's document, numbered, and a client that counts its acknowledgements.
+//! - [`on_disk`]: what is in a queue's folder while no agent runs.
+//! - [`adapter`]: the adapter as it speaks to the agent's own listener.
+//! - [`line`]: all of them joined, as most tests want it.
+//! - [`auditor`]: reads everything that Kafka has and compares it with what was published; shares no code with the agent.
+
+pub mod adapter;
+pub mod agent;
+pub mod auditor;
+pub mod certificates;
+pub mod config;
+pub mod document;
+pub mod kafka;
+pub mod line;
+pub mod mosquitto;
+pub mod on_disk;
+pub mod process;
+pub mod proxy;
+pub mod publisher;
+pub mod wait;

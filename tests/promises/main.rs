@@ -1,0 +1,22 @@
+//! The promises of DESIGN.md, each held against the real agent, a real Mosquitto and a real Apache Kafka.
+//!
+//! One file a promise. Tests that need the servers are ignored by a plain `cargo test`; `tests/run` runs them all.
+
+#[path = "../harness/mod.rs"]
+#[allow(dead_code, reason = "not every test binary uses all of the test bed")]
+mod harness;
+#[path = "../tidy.rs"]
+mod tidy;
+
+mod as_it_was;
+mod bed;
+mod bounded;
+mod honest;
+mod in_order;
+mod late_is_not_lost;
+mod listener;
+mod never_stuck;
+mod nothing_acknowledged_before_disk;
+mod once;
+mod repeated_not_lost;
+mod security;
