@@ -88,6 +88,7 @@ fn options(path: &Path) -> queue::Options {
         min_free: 0,
         segment_size: 16 << 20,
         redelivery_window: 1_000,
+        windows: std::collections::BTreeMap::new(),
         max_dead_letters: 16 << 20,
         agent_id: None,
         default_agent_id: "bench".to_owned(),

@@ -170,7 +170,7 @@ impl Agent {
                     Interface::Mqtt(_) => self.settings.queue.commit_delay,
                     Interface::MqttListener(listener) => listener.commit_delay.min(self.settings.queue.commit_delay),
                 },
-                window: Window::new(self.settings.queue.redelivery_window, marks),
+                window: Window::new(window(&self.settings, &source), marks),
                 intake: intake.clone(),
                 metrics: Arc::clone(&metrics),
             };
@@ -245,7 +245,6 @@ impl Agent {
         })
         .await
         .map_err(|source| AgentError::Listen { name: name.clone(), source: Box::new(source) })?;
-        info!(source = name, address = %listener.local_addr(), "listening for adapters");
         let shutdown = self.shutdown.clone();
         self.spawn(format!("source {name}"), async move {
             listener.run(shutdown).await;
@@ -380,10 +379,21 @@ fn queue_options(settings: &Settings, machine: &Machine) -> queue::Options {
         min_free: settings.queue.min_free,
         segment_size: settings.queue.segment_size,
         redelivery_window: settings.queue.redelivery_window,
+        windows: settings.sources.iter().map(|source| (source.name.to_string(), window(settings, source))).collect(),
         max_dead_letters: settings.queue.max_dead_letters,
         agent_id: settings.agent.id.clone(),
         default_agent_id: machine.default_agent_id(),
         hardware_serial: machine.hardware_serial.clone(),
+    }
+}
+
+/// Messages that a source remembers. The clients of a listener come and go on their own: none may push out of the window
+/// what another one has still to send again.
+fn window(settings: &Settings, source: &Source) -> usize {
+    let one = settings.queue.redelivery_window;
+    match &source.interface {
+        Interface::Mqtt(_) => one,
+        Interface::MqttListener(listener) => one * listener.max_clients,
     }
 }
 

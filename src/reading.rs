@@ -146,8 +146,6 @@ pub enum Body {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub sequence: u64,
-    /// Of the record as it stands on disk, key and content.
-    pub fingerprint: Fingerprint,
     /// Bytes of the record on disk.
     pub size: usize,
     pub body: Body,

@@ -60,8 +60,8 @@ Examples:
   meterferry demo --kafka localhost:9092   into a real Kafka, exactly once
   meterferry demo --broker localhost:1883  through a real MQTT broker
 
-The agent is a child process of the demo: `meterferry run` with a configuration, a queue and a log in a
-temporary folder (--keep leaves it for a look).
+The agent is a child process: `meterferry run` with a configuration, a queue
+and a log in a temporary folder (--keep leaves it for a look).
 
 Exit codes:
   0    nothing lost, nothing repeated, nothing out of order

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::forwarder::batch::Allowance;
 use crate::forwarder::record::{Missing, Record, Recorder};
 use crate::forwarder::{Backlog, BacklogError};
-use crate::reading::{Body, DeadLetter, Entry, Fingerprint, Received};
+use crate::reading::{Body, DeadLetter, Entry, Received};
 
 /// Of one read: bounds what is held in memory besides the client library's own buffers.
 const CHUNK: Allowance = Allowance { records: 512, bytes: 256 * 1024 };
@@ -19,10 +19,9 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// One past its last sequence, and that record's fingerprint.
-    pub fn end(&self) -> (u64, Fingerprint) {
-        let last = self.entries.last().expect("a chunk has an entry");
-        (last.sequence + 1, last.fingerprint)
+    /// One past its last sequence.
+    pub fn end(&self) -> u64 {
+        self.entries.last().expect("a chunk has an entry").sequence + 1
     }
 
     /// Bytes of its records in the queue.

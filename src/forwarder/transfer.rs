@@ -21,7 +21,7 @@ use crate::forwarder::timestamp::{Stamps, TopicLimits};
 use crate::forwarder::trouble::Trouble;
 use crate::forwarder::{Backlog, BacklogError};
 use crate::metrics::Metrics;
-use crate::reading::{Fingerprint, Received};
+use crate::reading::Received;
 use crate::shutdown::Shutdown;
 
 /// The first retry is within this; each further one within twice as much, up to the configured cap.
@@ -320,7 +320,7 @@ impl Transfer {
     fn transaction(&mut self, session: &mut dyn Session, chunk: Chunk, tally: &mut Tally) -> Result<(), Stop> {
         let (opened, allowance) = (Instant::now(), self.pace.allowance());
         let mut stamps = self.stamps.clone();
-        let (mut end, mut fingerprint) = chunk.end();
+        let mut end = chunk.end();
         session.begin()?;
         self.hand_over(session, chunk, &mut stamps, tally)?;
         loop {
@@ -333,7 +333,7 @@ impl Transfer {
             }
             match self.supply.read(self.parts.backlog.as_mut(), end, left)? {
                 Some(chunk) if !self.supply.has_dead(&chunk) => {
-                    (end, fingerprint) = chunk.end();
+                    end = chunk.end();
                     self.hand_over(session, chunk, &mut stamps, tally)?;
                 }
                 _ => break,
@@ -341,8 +341,11 @@ impl Transfer {
         }
         session.settle()?;
         self.doubtful = Some((end, stamps));
+        let Some(fingerprint) = self.parts.backlog.fingerprint(end - 1)? else {
+            return Err(BacklogError(format!("record {} was read and is gone", end - 1)).into());
+        };
         session.commit(&ResumePoint { queue_id: self.parts.backlog.queue_id(), next: end, fingerprint })?;
-        self.committed(end, tally, opened.elapsed(), fingerprint)?;
+        self.committed(end, tally, opened.elapsed())?;
         Ok(())
     }
 
@@ -357,7 +360,7 @@ impl Transfer {
         let now = (self.parts.now)();
         tally.load.bytes += chunk.bytes();
         tally.load.records += chunk.entries.len();
-        tally.load.next = chunk.end().0;
+        tally.load.next = chunk.end();
         let mut expected = chunk.from;
         for entry in chunk.entries {
             let after = entry.sequence + 1;
@@ -374,8 +377,8 @@ impl Transfer {
         Ok(())
     }
 
-    fn committed(&mut self, end: u64, tally: &Tally, open: Duration, last: Fingerprint) -> Result<(), BacklogError> {
-        debug!(end, records = tally.load.records, bytes = tally.load.bytes, ?open, %last, "committed");
+    fn committed(&mut self, end: u64, tally: &Tally, open: Duration) -> Result<(), BacklogError> {
+        debug!(end, records = tally.load.records, bytes = tally.load.bytes, ?open, "committed");
         self.release(end)?;
         if let Some((_, stamps)) = self.doubtful.take() {
             self.stamps = stamps;

@@ -149,12 +149,7 @@ impl Batch<'_> {
         }
         self.size += bytes.len();
         self.next = sequence + 1;
-        self.entries.push(Entry {
-            sequence,
-            fingerprint: record::fingerprint(sequence, bytes),
-            size: bytes.len(),
-            body,
-        });
+        self.entries.push(Entry { sequence, size: bytes.len(), body });
         ControlFlow::Continue(())
     }
 
@@ -168,12 +163,7 @@ impl Batch<'_> {
         let known = self.lost.iter().find(|lost| lost.first <= self.next && self.next <= lost.last);
         let reason = known.map_or("these records are missing from the queue's files", |lost| lost.reason.as_str());
         let gap = Gap { first: self.next, last, reason: reason.to_owned(), noticed: self.now };
-        self.entries.push(Entry {
-            sequence: last,
-            fingerprint: record::hole_fingerprint(last),
-            size: record::HEADER,
-            body: Body::Gap(gap),
-        });
+        self.entries.push(Entry { sequence: last, size: record::HEADER, body: Body::Gap(gap) });
         self.next = until;
     }
 }

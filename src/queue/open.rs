@@ -20,7 +20,7 @@ use super::record::{self, Content, WINDOW_KEY};
 use super::release;
 use super::segment::{self, Active, Reader, SegmentError};
 use super::shared::{Shared, State};
-use super::store::{Store, remember};
+use super::store::{Capacity, Store, remember};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::reading::{Body, Mark};
@@ -36,8 +36,10 @@ pub struct Options {
     pub min_free: u64,
     /// Bytes of a segment's file, at which the next one begins.
     pub segment_size: u64,
-    /// Marks remembered of each source.
+    /// Marks remembered of a source that `windows` does not name.
     pub redelivery_window: usize,
+    /// Marks remembered of each source.
+    pub windows: BTreeMap<String, usize>,
     /// Bytes of dead letters; above it the oldest are deleted.
     pub max_dead_letters: u64,
     /// The agent's id if it is configured.
@@ -76,7 +78,7 @@ pub(super) fn open(options: &Options, metrics: Arc<Metrics>, clock: Clock) -> Re
         release_point: released.unwrap_or(1),
         released_on_disk: released.unwrap_or(0),
         marks: BTreeMap::new(),
-        window: options.redelivery_window,
+        window: Capacity { of: options.windows.clone(), otherwise: options.redelivery_window },
         segment_size: options.segment_size,
         limit: Limit { max_size: options.max_size, min_free: options.min_free },
         at_rest: 0,
@@ -159,7 +161,7 @@ impl Store {
                 self.read_window_and_marks(before)?;
                 for (source, marks) in newer {
                     for mark in marks {
-                        remember(&mut self.marks, &source, mark, self.window);
+                        remember(&mut self.marks, &source, mark, &self.window);
                     }
                 }
             }
@@ -170,12 +172,12 @@ impl Store {
     /// Reads one segment through. True if it began with a window record.
     fn read_window_and_marks(&mut self, first: u64) -> Result<bool, SegmentError> {
         let reader = Reader::open(&self.folder, first)?;
-        let (origin, capacity) = (self.identity.origin, self.window);
+        let (origin, capacity) = (self.identity.origin, self.window.clone());
         let mut found = Found { marks: std::mem::take(&mut self.marks), release_point: 0, end: first, window: false };
         let mut damage = None;
         reader.scan(WINDOW_KEY, u64::MAX, |sequence, bytes| match record::decode(origin, sequence, bytes) {
             Ok(stored) => {
-                found.take(sequence, stored.release_point, stored.content, capacity);
+                found.take(sequence, stored.release_point, stored.content, &capacity);
                 ControlFlow::Continue(())
             }
             Err(error) => {
@@ -217,7 +219,7 @@ struct Found {
 }
 
 impl Found {
-    fn take(&mut self, sequence: u64, release_point: u64, content: Content, capacity: usize) {
+    fn take(&mut self, sequence: u64, release_point: u64, content: Content, capacity: &Capacity) {
         self.release_point = self.release_point.max(release_point);
         match content {
             Content::Window(window) => {

@@ -44,7 +44,7 @@ pub(super) struct Store {
     pub(super) release_point: u64,
     pub(super) released_on_disk: u64,
     pub(super) marks: BTreeMap<String, VecDeque<Mark>>,
-    pub(super) window: usize,
+    pub(super) window: Capacity,
     pub(super) segment_size: u64,
     pub(super) limit: Limit,
     /// Bytes of everything in the folder but the active segment.
@@ -62,8 +62,7 @@ impl Store {
         let stored = Stored { release_point: self.release_point, content: Content::Record(body) };
         let bytes = self.encode(sequence, &stored)?;
         self.next += 1;
-        let window = self.window;
-        remember(&mut self.marks, source, mark, window);
+        remember(&mut self.marks, source, mark, &self.window);
         Ok(Pending { sequence, bytes })
     }
 
@@ -321,8 +320,16 @@ impl Store {
     }
 }
 
-/// Adds to a source's window, which keeps the newest `capacity`.
-pub(super) fn remember(marks: &mut BTreeMap<String, VecDeque<Mark>>, source: &str, mark: Mark, capacity: usize) {
+/// How many marks are kept of each source.
+#[derive(Debug, Clone)]
+pub(super) struct Capacity {
+    pub of: BTreeMap<String, usize>,
+    pub otherwise: usize,
+}
+
+/// Adds to a source's window, which keeps the newest.
+pub(super) fn remember(marks: &mut BTreeMap<String, VecDeque<Mark>>, source: &str, mark: Mark, capacity: &Capacity) {
+    let capacity = capacity.of.get(source).copied().unwrap_or(capacity.otherwise);
     if !marks.contains_key(source) {
         marks.insert(source.to_owned(), VecDeque::new());
     }

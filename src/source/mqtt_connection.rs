@@ -398,6 +398,7 @@ impl<'a> Connection<'a> {
         };
         let source = &*self.source.name;
         let rise = match self.memory.dropped.replace(count) {
+            None if old && count == 0 => 0,
             None if old => {
                 warn!(source, dropped = count, "the MQTT broker has dropped messages before we came");
                 0

@@ -18,6 +18,7 @@ pub fn open(path: &Path, agent_id: Option<&str>) -> Queue {
         min_free: 0,
         segment_size: 16 << 20,
         redelivery_window: 1_000,
+        windows: std::collections::BTreeMap::new(),
         max_dead_letters: 1 << 20,
         agent_id: agent_id.map(str::to_owned),
         default_agent_id: "test-bed".to_owned(),

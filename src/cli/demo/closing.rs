@@ -1,5 +1,6 @@
 //! What is said at the end: what to know about the figures, and the audit as the last line.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
@@ -58,38 +59,38 @@ impl Closing<'_> {
         };
         if let Ending::Failed { why, kafka } = &self.ending {
             let error = BAD;
-            anstream::println!("{error}The story could not be told{error:#}: {why}");
+            say(format_args!("{error}The story could not be told{error:#}: {why}"));
             if let Some(kafka) = kafka {
-                anstream::println!("The consumer's last trouble: {kafka}");
+                say(format_args!("The consumer's last trouble: {kafka}"));
             }
             match stage.workplace.log_tail(TAIL) {
-                Ok(lines) => anstream::println!("The end of the agent's log:\n  {}", lines.join("\n  ")),
-                Err(error) => anstream::println!("The agent's log cannot be read: {error}"),
+                Ok(lines) => say(format_args!("The end of the agent's log:\n  {}", lines.join("\n  "))),
+                Err(error) => say(format_args!("The agent's log cannot be read: {error}")),
             }
         }
         let topics = [stage.configuration.topic.as_str(), stage.configuration.resume_topic.as_str()];
         if self.args.keep && stage.cluster.is_real() {
-            anstream::println!("The topics {} are still there.", topics.join(" and "));
+            say(format_args!("The topics {} are still there.", topics.join(" and ")));
         } else if let Err(why) = stage.cluster.tidy(&topics).await {
-            anstream::println!("The demo's topics could not be deleted: {why}");
+            say(format_args!("The demo's topics could not be deleted: {why}"));
         }
         for why in forget(&stage.configuration.source, &stage.board).await {
-            anstream::println!("The broker still knows a session of the demo: {why}");
+            say(format_args!("The broker still knows a session of the demo: {why}"));
         }
         let report = stage.report;
         if self.args.keep || matches!(self.ending, Ending::Failed { .. }) {
-            anstream::println!("The agent's configuration, queue and log: {}", stage.workplace.keep().display());
+            say(format_args!("The agent's configuration, queue and log: {}", stage.workplace.keep().display()));
         }
         for note in notes(&verdict, &report, self.args) {
-            anstream::println!("{note}");
+            say(format_args!("{note}"));
         }
         if !missing.is_empty() && !matches!(self.ending, Ending::Interrupted) {
             let missing: Vec<_> = missing.iter().map(|(device, number)| format!("{device}'s {number}.")).collect();
-            anstream::println!("Not delivered, for instance: {}", missing.join(", "));
+            say(format_args!("Not delivered, for instance: {}", missing.join(", ")));
         }
         let (line, is_good, code) = self.last_line(&verdict, &report);
         let style = if is_good { GOOD } else { BAD };
-        anstream::println!("{style}{line}{style:#}");
+        say(format_args!("{style}{line}{style:#}"));
         code
     }
 
@@ -111,6 +112,11 @@ impl Closing<'_> {
             }
         }
     }
+}
+
+/// A line; nobody may be listening any more (`| head`), which changes nothing.
+fn say(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(anstream::stdout(), "{line}");
 }
 
 /// Ends the sessions that a real broker would keep.

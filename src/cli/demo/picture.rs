@@ -17,7 +17,7 @@ pub const SMALLEST: (usize, usize) = (80, 24);
 const WIDEST: usize = 112;
 
 /// Of the frames of adapters, agent, queue and Kafka.
-const WIDTHS: [usize; 4] = [19, 14, 17, 17];
+const WIDTHS: [usize; 4] = [19, 14, 18, 17];
 const FRAME: usize = 6;
 /// Rows that are not the chart.
 const OTHER_ROWS: usize = 20;

@@ -33,6 +33,9 @@ const CALL_SLICE: Duration = Duration::from_millis(250);
 /// How long after its time a message may be reported as not delivered.
 const REPORT: Duration = Duration::from_secs(2);
 
+/// How long a broker may take to tell a topic's configuration: without it the configured values do, and readings wait.
+const LIMITS_LIMIT: Duration = Duration::from_secs(5);
+
 /// The partition of the resume topic that the resume point belongs to.
 const RESUME_PARTITION: i32 = 0;
 
@@ -190,7 +193,7 @@ impl Session for Link {
 
     fn limits(&mut self) -> BTreeMap<Arc<str>, Result<TopicLimits, Failure>> {
         let config = config::common(&self.settings, &self.agent_id);
-        match Administrator::new(&config, config::call_limit(&self.settings), Call::Topics) {
+        match Administrator::new(&config, config::call_limit(&self.settings).min(LIMITS_LIMIT), Call::Topics) {
             Ok(administrator) => administrator.limits(&self.topics),
             Err(failed) => self.topics.iter().map(|topic| (Arc::clone(topic), Err(failed.clone()))).collect(),
         }
