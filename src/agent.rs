@@ -321,6 +321,10 @@ impl Agent {
         let limit = self.settings.agent.stop_timeout;
         info!(limit_s = limit.as_secs(), "stopping");
         let mut result = Ok(());
+        if let Some(intake) = &self.intake {
+            // A queue that has gone tells why when it is joined.
+            let _ = intake.hurry().await;
+        }
         while let Some(wait) = limit.checked_sub(begin.elapsed()).filter(|_| !self.tasks.is_empty()) {
             match tokio::time::timeout(wait.min(limit / 4), self.tasks.join_next_with_id()).await {
                 Ok(Some(ended)) => result = result.and(self.task_ended(ended)),

@@ -178,6 +178,12 @@ impl Intake {
         command.send(Command::Filters(source.to_owned(), filters)).await.map_err(|_| QueueError::Stopped)
     }
 
+    /// A stop is near: what waits is committed now, and what comes still is not held back.
+    pub async fn hurry(&self) -> Result<(), QueueError> {
+        let command = self.command.upgrade().ok_or(QueueError::Stopped)?;
+        command.send(Command::Hurry).await.map_err(|_| QueueError::Stopped)
+    }
+
     async fn send(&self, append: Append) -> Result<(), QueueError> {
         self.append.send(append).await.map_err(|_| QueueError::Stopped)
     }

@@ -283,6 +283,55 @@ fn a_full_queue_blocks_and_recovers() {
     stop(queue);
 }
 
+/// Promise 6: a stop is orderly although there is no room; what was not acknowledged is not there.
+#[test]
+fn a_full_queue_stops() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = Options { max_size: 1 << 20, ..options(folder.path()) };
+    let metrics: Arc<Metrics> = Arc::default();
+    let queue = open(&options, Arc::clone(&metrics), Clock::new(), Arc::new(|| ())).expect("opens");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime");
+    let (counter, mut tickets) = mpsc::channel(10_000);
+    let intake = queue.intake.clone();
+    let feeder = runtime.spawn(async move {
+        for number in 0..8_000 {
+            let receipt = Receipt::new(counter.clone(), Ticket { connection: 1, ordinal: number });
+            let body = body(number);
+            let (_, mark) = open::mark_of(&body).expect("a mark");
+            intake.append(body, mark, receipt, SOON).await.expect("taken");
+        }
+    });
+    wait_until(|| metrics.queue.blocked.get());
+    feeder.abort();
+    stop(queue);
+    let mut acknowledged = 0;
+    while tickets.try_recv().is_ok() {
+        acknowledged += 1;
+    }
+    let mut again = start(&options);
+    assert_eq!(read_all(&mut again.outlet).len(), acknowledged);
+    stop(again);
+}
+
+/// Promise 1: a stop does not wait for the commit delay.
+#[test]
+fn hurry_commits_at_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let queue = start(&options(folder.path()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let (counter, mut tickets) = mpsc::channel(1);
+    runtime.block_on(async {
+        let receipt = Receipt::new(counter, Ticket { connection: 1, ordinal: 0 });
+        let body = body(1);
+        let (_, mark) = open::mark_of(&body).expect("a mark");
+        queue.intake.append(body, mark, receipt, Duration::from_secs(3600)).await.expect("taken");
+        queue.intake.hurry().await.expect("told");
+        tokio::time::timeout(PATIENCE, tickets.recv()).await.expect("acknowledged in time");
+    });
+    stop(queue);
+}
+
 /// Promise 3: one folder, one agent; the second is told whose it is.
 #[test]
 fn second_agent_is_refused() {

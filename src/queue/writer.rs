@@ -41,6 +41,8 @@ pub(super) enum Command {
     SetAside(Box<DeadLetter>, oneshot::Sender<Result<(), QueueError>>),
     Fork(String, oneshot::Sender<Result<QueueId, QueueError>>),
     Filters(String, Vec<String>),
+    /// A stop is near: from now on nothing waits for more to join its commit.
+    Hurry,
     /// The segment with this first sequence holds a record that cannot be read.
     Damaged(u64, oneshot::Sender<Result<(), QueueError>>),
 }
@@ -57,6 +59,7 @@ pub(super) struct Writer {
     bytes: usize,
     last_append: Instant,
     blocked: Option<Blocked>,
+    hurry: bool,
     progress: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -91,6 +94,7 @@ impl Writer {
             bytes: 0,
             last_append: Instant::now(),
             blocked: None,
+            hurry: false,
             progress,
         }
     }
@@ -107,6 +111,10 @@ impl Writer {
                 Event::Command(Some(command)) => self.obey(command)?,
                 Event::Command(None) => commands_open = false,
                 Event::Due => {}
+            }
+            if self.blocked.is_some() && self.appends.is_closed() {
+                // There is no room, and nobody waits any more: what was not acknowledged is sent again.
+                appends_open = false;
             }
             self.take_waiting()?;
             let last_call = !appends_open && !commands_open;
@@ -177,7 +185,7 @@ impl Writer {
             self.redeem();
             return Ok(());
         }
-        let closed = self.rule.is_closed(now) || !self.has_place_but_for_block() || no_more;
+        let closed = self.hurry || self.rule.is_closed(now) || !self.has_place_but_for_block() || no_more;
         let held_up = self.blocked.as_ref().is_some_and(|blocked| blocked.retry > now);
         if !closed || (held_up && !last_call) {
             return Ok(());
@@ -253,6 +261,7 @@ impl Writer {
             }
             Command::SetAside(letter, reply) => answer(reply, self.store.set_aside(&letter))?,
             Command::Fork(why, reply) => answer(reply, self.store.fork(&why))?,
+            Command::Hurry => self.hurry = true,
             Command::Filters(source, filters) => self.store.remember_filters(&source, filters)?,
             Command::Damaged(first, reply) => {
                 warn!(segment = first, "a segment cannot be read and is salvaged");
