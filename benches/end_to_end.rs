@@ -102,7 +102,6 @@ fn through_mosquitto(name: &str, count: u64, window: u64, queue: Option<u64>) ->
             .kafka("linger = \"1s\"")
             .mqtt(mosquitto.port())
             .port(proxy.port())
-            .source_lines("max_unacknowledged = 2000")
     });
     agent.start();
     agent.wait_log("connected to the MQTT broker", SOON);
