@@ -166,6 +166,8 @@ impl Agent {
             let ingest = Ingest {
                 payload: source.payload,
                 max_reading_size: self.settings.queue.max_reading_size,
+                // Whatever an adapter sends, it fits an emptied queue.
+                max_dead_size: usize::try_from(self.settings.queue.max_size / 16).unwrap_or(usize::MAX),
                 commit_delay: match &source.interface {
                     Interface::Mqtt(_) => self.settings.queue.commit_delay,
                     Interface::MqttListener(listener) => listener.commit_delay.min(self.settings.queue.commit_delay),

@@ -18,6 +18,8 @@ pub(super) struct Ingest {
     pub payload: Payload,
     /// Bytes of one reading.
     pub max_reading_size: usize,
+    /// Bytes of a dead letter's payload that are kept.
+    pub max_dead_size: usize,
     /// The longest a message waits for its commit.
     pub commit_delay: Duration,
     pub window: Window,
@@ -64,7 +66,11 @@ impl Ingest {
                 };
                 (Body::Reading(reading), mark)
             }
-            Err(reason) => {
+            Err(mut reason) => {
+                let payload = raw.payload.slice(..raw.payload.len().min(self.max_dead_size));
+                if payload.len() < raw.payload.len() {
+                    reason = format!("{reason}; the first {} of {} bytes are kept", payload.len(), raw.payload.len());
+                }
                 tracing::debug!(source = %raw.source, topic = raw.topic, reason, "a message becomes a dead letter");
                 let dead = Dead {
                     source: Arc::clone(&raw.source),
@@ -73,7 +79,7 @@ impl Ingest {
                     packet_id: raw.delivery.packet_id,
                     received: raw.received,
                     reason,
-                    payload: raw.payload.clone(),
+                    payload,
                 };
                 (Body::Dead(dead), mark(raw, false))
             }

@@ -117,6 +117,13 @@ impl Store {
         self.release_point = self.release_point.clamp(1, end);
         let release_point = self.release_point;
         self.shared.change(|state| state.release_point = release_point);
+        if self.released_on_disk == 0 {
+            self.released_on_disk = release_point;
+            if let Err(error) = release::write(&self.folder, self.identity.origin, release_point) {
+                warn!(%error, "the release point cannot be put on disk, will retry");
+                self.released_on_disk = 0;
+            }
+        }
         let queue = &self.metrics.queue;
         queue.next_sequence.set(end);
         queue.release_point.set(release_point);

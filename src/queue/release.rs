@@ -1,10 +1,14 @@
 //! `released`: the release point, for when no record carries it: at a pause, at a stop, before an unlink.
 //!
-//! One line of text: origin (32 hexadecimal digits), next sequence, CRC-32 of the two (8 hexadecimal digits). A file
-//! that does not fit is ignored: the release point that the newest record carries is older, never wrong.
+//! One line of text: origin (32 hexadecimal digits), next sequence (20 digits), CRC-32 of the two (8 hexadecimal digits). A
+//! file that does not fit is ignored: the release point that the newest record carries is older, never wrong.
+//!
+//! The line has always the same length and is made at the first start, so that on a full disk it can be written where it
+//! stands: without it nothing could be unlinked, and the disk would stay full.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::segment::replace_file;
@@ -23,9 +27,24 @@ pub(super) fn read(folder: &Path, origin: u128) -> Option<u64> {
 
 /// Durable when it returns.
 pub(super) fn write(folder: &Path, origin: u128, next: u64) -> io::Result<()> {
+    let line = line(origin, next);
+    match replace_file(&folder.join(FILE), line.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => overwrite(folder, &line),
+        result => result,
+    }
+}
+
+/// In its own place: a power cut may leave a line that does not fit, which is ignored.
+fn overwrite(folder: &Path, line: &str) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(folder.join(FILE))?;
+    file.write_all_at(line.as_bytes(), 0)?;
+    file.sync_all()
+}
+
+fn line(origin: u128, next: u64) -> String {
     let owner = format!("{origin:032x}");
     let crc = checksum(&owner, next);
-    replace_file(&folder.join(FILE), format!("{owner} {next} {crc}\n").as_bytes())
+    format!("{owner} {next:020} {crc}\n")
 }
 
 fn checksum(owner: &str, next: u64) -> String {
@@ -44,8 +63,11 @@ mod tests {
         write(folder.path(), 1, 42).expect("written");
         assert_eq!(read(folder.path(), 1), Some(42));
         assert_eq!(read(folder.path(), 2), None);
+        overwrite(folder.path(), &line(1, u64::MAX)).expect("written");
+        assert_eq!(read(folder.path(), 1), Some(u64::MAX));
+        overwrite(folder.path(), &line(1, 42)).expect("written");
         let path = folder.path().join(FILE);
-        let text = fs::read_to_string(&path).expect("text").replace(" 42 ", " 43 ");
+        let text = fs::read_to_string(&path).expect("text").replace("42 ", "43 ");
         fs::write(&path, text).expect("written");
         assert_eq!(read(folder.path(), 1), None);
     }

@@ -61,22 +61,27 @@ fn number_of(entry: &Entry) -> u64 {
     std::str::from_utf8(&reading.payload).expect("text").parse().expect("a number")
 }
 
-/// Appends `numbers` and waits until each receipt came back, in order.
+/// Appends `numbers` and waits until each receipt came back, in order. In steps, so that a busy machine does not put
+/// everything into one commit and thus into one segment.
 fn append(queue: &Queue, numbers: std::ops::Range<u64>) {
+    const STEP: usize = 200;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let (counter, mut tickets) = mpsc::channel(numbers.clone().count().max(1));
-    runtime.block_on(async {
-        for number in numbers.clone() {
-            let receipt = Receipt::new(counter.clone(), Ticket { connection: 1, ordinal: number });
-            let body = body(number);
-            let (_, mark) = open::mark_of(&body).expect("a mark");
-            queue.intake.append(body, mark, receipt, SOON).await.expect("the queue takes it");
-        }
-        for number in numbers {
-            let ticket = tokio::time::timeout(PATIENCE, tickets.recv()).await.expect("acknowledged in time");
-            assert_eq!(ticket.map(|ticket| ticket.ordinal), Some(number), "acknowledged in order");
-        }
-    });
+    let (counter, mut tickets) = mpsc::channel(STEP);
+    for first in numbers.clone().step_by(STEP) {
+        let step = first..numbers.end.min(first + STEP as u64);
+        runtime.block_on(async {
+            for number in step.clone() {
+                let receipt = Receipt::new(counter.clone(), Ticket { connection: 1, ordinal: number });
+                let body = body(number);
+                let (_, mark) = open::mark_of(&body).expect("a mark");
+                queue.intake.append(body, mark, receipt, SOON).await.expect("the queue takes it");
+            }
+            for number in step {
+                let ticket = tokio::time::timeout(PATIENCE, tickets.recv()).await.expect("acknowledged in time");
+                assert_eq!(ticket.map(|ticket| ticket.ordinal), Some(number), "acknowledged in order");
+            }
+        });
+    }
 }
 
 fn read_all(outlet: &mut Outlet) -> Vec<Entry> {
@@ -259,8 +264,10 @@ fn a_full_queue_blocks_and_recovers() {
     wait_until(|| metrics.queue.blocked.get());
     let mut received = 0;
     let (mut acknowledged, mut next) = (0, 1);
+    let since = std::time::Instant::now();
     while received < 8_000 {
-        if queue.outlet.wait(next - 1, Duration::from_secs(1)) && next < queue.outlet.end() {
+        assert!(since.elapsed() < 6 * PATIENCE, "stuck at {next} of {}", queue.outlet.end());
+        if queue.outlet.wait(next, Duration::from_secs(1)) {
             let entries = queue.outlet.read(next, 500, 1 << 20).expect("readable");
             for entry in &entries {
                 assert_eq!(number_of(entry), received);

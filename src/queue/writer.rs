@@ -17,8 +17,10 @@ use crate::receipt::Receipt;
 
 /// Messages in one commit.
 const BATCH: usize = 4096;
-/// Bytes in one commit; a larger message makes one of its own.
-const BATCH_BYTES: usize = 4 << 20;
+/// Bytes in one commit, and no more than this part of `max_size`, so that a batch always fits an emptied queue; a larger
+/// message makes one of its own.
+const BATCH_BYTES: u64 = 4 << 20;
+const BATCH_PART: u64 = 16;
 /// Readings pause when none has come for so long: then the release point is put on disk by itself.
 const PAUSE: Duration = Duration::from_secs(10);
 /// First and longest delay before a full disk is tried again.
@@ -57,6 +59,7 @@ pub(super) struct Writer {
     records: Vec<Pending>,
     receipts: Vec<Receipt>,
     bytes: usize,
+    most_bytes: usize,
     last_append: Instant,
     blocked: Option<Blocked>,
     hurry: bool,
@@ -83,6 +86,7 @@ impl Writer {
         commands: mpsc::Receiver<Command>,
         progress: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
+        let most_bytes = (store.limit.max_size / BATCH_PART).min(BATCH_BYTES);
         Self {
             store,
             _lock: lock,
@@ -92,6 +96,7 @@ impl Writer {
             records: Vec::new(),
             receipts: Vec::new(),
             bytes: 0,
+            most_bytes: usize::try_from(most_bytes).unwrap_or(usize::MAX),
             last_append: Instant::now(),
             blocked: None,
             hurry: false,
@@ -147,7 +152,7 @@ impl Writer {
     }
 
     fn has_place(&self) -> bool {
-        self.blocked.is_none() && self.records.len() < BATCH && self.bytes < BATCH_BYTES
+        self.blocked.is_none() && self.has_place_but_for_block()
     }
 
     fn take(&mut self, append: Append) -> Result<(), QueueError> {
@@ -194,7 +199,7 @@ impl Writer {
     }
 
     fn has_place_but_for_block(&self) -> bool {
-        self.records.len() < BATCH && self.bytes < BATCH_BYTES
+        self.records.len() < BATCH && self.bytes < self.most_bytes
     }
 
     fn commit(&mut self, now: Instant) -> Result<(), QueueError> {
@@ -253,7 +258,11 @@ impl Writer {
     fn obey(&mut self, command: Command) -> Result<(), QueueError> {
         match command {
             Command::Release(next) => {
-                let made_room = self.store.release(next)?;
+                let made_room = match self.store.release(next) {
+                    // What could not be unlinked is, with a later release.
+                    Err(error) if error.is_full() => false,
+                    result => result?,
+                };
                 crate::failpoint::hit("released");
                 if let Some(blocked) = self.blocked.as_mut().filter(|_| made_room) {
                     blocked.retry = Instant::now();
@@ -262,7 +271,10 @@ impl Writer {
             Command::SetAside(letter, reply) => answer(reply, self.store.set_aside(&letter))?,
             Command::Fork(why, reply) => answer(reply, self.store.fork(&why))?,
             Command::Hurry => self.hurry = true,
-            Command::Filters(source, filters) => self.store.remember_filters(&source, filters)?,
+            Command::Filters(source, filters) => match self.store.remember_filters(&source, filters) {
+                Err(error) if error.is_full() => warn!(source, "no room to remember the filters of a source"),
+                result => result?,
+            },
             Command::Damaged(first, reply) => {
                 warn!(segment = first, "a segment cannot be read and is salvaged");
                 let result = if first == self.store.newest {
