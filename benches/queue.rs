@@ -209,53 +209,74 @@ fn disk(folder: &Path) -> (u64, Option<u64>) {
     (written, flushes)
 }
 
+type Group<'c> = criterion::BenchmarkGroup<'c, criterion::measurement::WallTime>;
+
 fn append(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("append");
     for count in [1, 20, 1_000] {
         group.throughput(Throughput::Elements(count as u64));
         let place = folder();
-        let (mut spent, mut commits) = (Duration::ZERO, 0);
-        let before = OnceCell::new();
-        let appender = OnceCell::new();
-        let appender = Mutex::new(appender);
-        group.bench_function(format!("queue/{count}"), |bencher| {
-            let mut guard = appender.lock().unwrap_or_else(PoisonError::into_inner);
-            guard.get_or_init(|| Appender::new(&place.path().join("queue")));
-            let queue = guard.get_mut().expect("just made");
-            before.get_or_init(|| disk(place.path()));
-            bencher.iter_custom(|rounds| {
-                let took = (0..rounds).map(|_| queue.commit(count)).sum();
-                (spent, commits) = (spent + took, commits + rounds);
-                took
-            });
-        });
-        if let (Some(before), Some(queue)) = (before.get(), appender.into_inner().ok().and_then(OnceCell::into_inner)) {
-            report(&format!("queue/{count}"), count, commits, spent, *before, disk(place.path()));
-            queue.close();
-        }
-        let (mut raw_spent, mut raw_commits) = (Duration::ZERO, 0);
-        let before = OnceCell::new();
+        let queue = append_to_queue(&mut group, &format!("queue/{count}"), count, place.path(), 0);
         let mut raw = Raw::new(place.path(), count);
-        group.bench_function(format!("raw/{count}"), |bencher| {
-            before.get_or_init(|| disk(place.path()));
-            bencher.iter_custom(|rounds| {
-                let took = (0..rounds).map(|_| raw.commit()).sum();
-                (raw_spent, raw_commits) = (raw_spent + took, raw_commits + rounds);
-                took
-            });
-        });
-        if let Some(before) = before.get() {
-            report(&format!("raw/{count}"), count, raw_commits, raw_spent, *before, disk(place.path()));
-        }
-        if commits > 0 && raw_commits > 0 {
-            let each = |spent: Duration, commits| spent.as_secs_f64() / commits as f64;
-            println!(
-                "append/{count}: {:.2} of the bare loop's rate",
-                each(raw_spent, raw_commits) / each(spent, commits)
-            );
+        let raw = measure(&mut group, &format!("raw/{count}"), count, place.path(), || raw.commit());
+        if let (Some(queue), Some(raw)) = (queue, raw) {
+            println!("append/{count}: {:.2} of the bare loop's rate", raw / queue);
         }
     }
+    // Must cost what it costs with nothing waiting.
+    let place = folder();
+    group.throughput(Throughput::Elements(20));
+    append_to_queue(&mut group, "queue/20 with 1 GB waiting", 20, place.path(), BACKLOG);
     group.finish();
+}
+
+/// Seconds a commit of `count` readings to a queue in which `backlog` bytes wait; none where this was not asked for.
+fn append_to_queue(group: &mut Group<'_>, name: &str, count: usize, place: &Path, backlog: u64) -> Option<f64> {
+    let mut appender = None;
+    let seconds = measure(group, name, count, place, || {
+        let appender = appender.get_or_insert_with(|| filled(&place.join("queue"), backlog));
+        appender.commit(count)
+    });
+    if let Some(appender) = appender {
+        appender.close();
+    }
+    seconds
+}
+
+/// Times `commit`, and reports what it has the disk do. The first call, which sets up, is in none of the figures.
+fn measure(
+    group: &mut Group<'_>,
+    name: &str,
+    count: usize,
+    place: &Path,
+    mut commit: impl FnMut() -> Duration,
+) -> Option<f64> {
+    let (mut spent, mut commits, mut before) = (Duration::ZERO, 0, None);
+    group.bench_function(name, |bencher| {
+        before.get_or_insert_with(|| {
+            commit();
+            disk(place)
+        });
+        bencher.iter_custom(|rounds| {
+            let took = (0..rounds).map(|_| commit()).sum();
+            (spent, commits) = (spent + took, commits + rounds);
+            took
+        });
+    });
+    report(name, count, commits, spent, before?, disk(place));
+    Some(spent.as_secs_f64() / commits as f64)
+}
+
+/// A queue in which about `bytes` of records wait.
+fn filled(path: &Path, bytes: u64) -> Appender {
+    let mut appender = Appender::new(path);
+    let mut left = (bytes / SIZE as u64).max(10);
+    while left > 0 {
+        let count = left.min(1_000);
+        appender.commit(usize::try_from(count).expect("small"));
+        left -= count;
+    }
+    appender
 }
 
 fn report(
@@ -286,13 +307,7 @@ fn report(
 fn killed(bytes: u64) -> TempDir {
     let place = folder();
     let live = place.path().join("live");
-    let mut appender = Appender::new(&live);
-    let mut left = (bytes / SIZE as u64).max(10);
-    while left > 0 {
-        let count = left.min(1_000);
-        appender.commit(usize::try_from(count).expect("small"));
-        left -= count;
-    }
+    let appender = filled(&live, bytes);
     appender.gate.wait_parked();
     copy(&live, &place.path().join("killed"));
     appender.close();

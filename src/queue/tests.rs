@@ -139,7 +139,8 @@ fn released_segments_are_unlinked_and_nothing_comes_back() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let options = options(folder.path());
     let mut queue = start(&options);
-    append(&queue, 0..4_000);
+    // In small commits: a large one would roll a segment late, and there would be few.
+    (0..4_000).step_by(200).for_each(|first| append(&queue, first..first + 200));
     queue.outlet.release(7).expect("released");
     assert_eq!(queue.outlet.release_point(), 7, "seen at once: what is released is never sent again");
     let segments =

@@ -164,7 +164,8 @@ fn proxy_cuts_at_the_byte() {
     client.write_all(b"lost").expect("the proxy reads");
     proxy.black_hole(false);
     assert_eq!(client.read(&mut four).unwrap_or(0), 0, "a connection that lost bytes must be cut");
-    assert_eq!(proxy.passed(Direction::ToServer), 9);
+    // Counted once they are written, which is a moment before they are read here.
+    wait::until_true("five and four bytes to be counted", SOON, || proxy.passed(Direction::ToServer) == 9);
 
     proxy.refuse(true);
     let mut refused = TcpStream::connect(("127.0.0.1", proxy.port())).expect("accepted, then closed");
