@@ -1,4 +1,5 @@
-//! A look into a queue's folder from outside, beside the agent or without it. Changes nothing.
+//! A look into a queue's folder from outside, beside the agent or without it. Changes nothing, but for the repair of a
+//! segment that a kill left open.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use super::lock;
 use super::open::segments;
 use super::record::{self, WINDOW_KEY};
 use super::release;
-use super::segment::Reader;
+use super::segment::{Active, Reader, SegmentError};
 use super::shared::State;
 use crate::clock::Clock;
 use crate::reading::{DeadLetter, Entry};
@@ -91,6 +92,18 @@ impl Inspector {
         DeadLetters::new(&self.folder, u64::MAX)
     }
 
+    /// A segment that a kill left open is repaired as the agent's next start would do, if no agent has the folder.
+    fn open_newest(&self, newest: u64) -> Result<Reader, QueueError> {
+        match Reader::open(&self.folder, newest) {
+            Err(SegmentError::NotClosed { path }) => {
+                let Ok(_lock) = lock::take(&self.folder) else { return Err(SegmentError::NotClosed { path }.into()) };
+                Active::open(&self.folder, newest)?.seal()?;
+                Ok(Reader::open(&self.folder, newest)?)
+            }
+            result => Ok(result?),
+        }
+    }
+
     fn state(&self) -> Result<State, QueueError> {
         let segments =
             segments(&self.folder).map_err(|source| QueueError::Write { path: self.folder.clone(), source })?;
@@ -104,7 +117,7 @@ impl Inspector {
             stopped: false,
         };
         let Some(newest) = state.segments.last().copied() else { return Ok(state) };
-        let reader = Reader::open(&self.folder, newest)?;
+        let reader = self.open_newest(newest)?;
         let last = reader.last()?;
         state.end = last.map_or(newest, |last| last + 1);
         reader.scan(last.unwrap_or(WINDOW_KEY), u64::MAX, |sequence, bytes| {

@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// A database page, and what a commit rewrites of the tree above the records (measured: 28 KB at most).
-const COMMIT_OVERHEAD: u64 = 64 * 1024;
+/// What a commit rewrites of the tree above the records (measured: 28 KB at most), and a new segment with its window.
+const COMMIT_OVERHEAD: u64 = 320 * 1024;
 
 /// `queue.max_size` and `queue.min_free`, in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -24,9 +24,10 @@ pub(super) enum NoRoom {
 }
 
 impl Limit {
-    /// Whether `more` bytes of records fit beside the `used` ones; pure.
-    pub fn allows(&self, used: u64, free: u64, more: u64) -> Result<(), NoRoom> {
-        let needed = more.saturating_mul(2).saturating_add(COMMIT_OVERHEAD);
+    /// Whether `more` bytes of records fit beside the `used` ones; pure. The database grows the active segment, of
+    /// `active` bytes, in steps, up to twice its size.
+    pub fn allows(&self, used: u64, active: u64, free: u64, more: u64) -> Result<(), NoRoom> {
+        let needed = more.saturating_mul(2).saturating_add(COMMIT_OVERHEAD).saturating_add(active);
         if used.saturating_add(needed) > self.max_size {
             return Err(NoRoom::MaxSize { used, limit: self.max_size });
         }

@@ -133,7 +133,7 @@ impl Outlet {
                     busy += 1;
                     std::thread::sleep(BUSY.1);
                 }
-                SegmentError::Damaged { .. } if salvaged != Some(segment) => {
+                ref error if error.is_damage() && salvaged != Some(segment) => {
                     warn!(%error, "a segment cannot be read");
                     salvaged = Some(segment);
                     self.ask(|reply| Command::Damaged(segment, reply))?;

@@ -32,6 +32,8 @@ pub enum SegmentError {
         #[source]
         source: io::Error,
     },
+    #[error("segment {path} was not closed, it has to be repaired")]
+    NotClosed { path: PathBuf },
     #[error("segment {path} is held by another process\n  hint: it is taken up again once that process lets go of it")]
     Busy { path: PathBuf },
 }
@@ -44,7 +46,7 @@ impl SegmentError {
 
     /// Whether the file's content is at fault, so that salvaging it is the cure.
     pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Damaged { .. })
+        matches!(self, Self::Damaged { .. } | Self::NotClosed { .. })
     }
 }
 
@@ -266,6 +268,7 @@ pub(super) fn guarded<T>(path: &Path, call: impl FnOnce() -> Result<T, Failure>)
         Failure::Redb(
             redb::Error::DatabaseAlreadyOpen | redb::Error::DatabaseClosed | redb::Error::TransactionInProgress,
         ) => SegmentError::Busy { path },
+        Failure::Redb(redb::Error::RepairAborted) => SegmentError::NotClosed { path },
         Failure::Redb(error @ redb::Error::PreviousIo) => {
             SegmentError::Io { path, source: io::Error::other(error.to_string()) }
         }

@@ -70,9 +70,10 @@ impl Store {
     pub fn room(&self, bytes: u64) -> Result<Result<(), NoRoom>, QueueError> {
         let free =
             limit::free(&self.folder).map_err(|source| QueueError::Write { path: self.folder.clone(), source })?;
-        let used = self.at_rest + self.active.as_ref().map_or(0, Active::size);
+        let active = self.active.as_ref().map_or(0, Active::size);
+        let used = self.at_rest + active;
         self.metrics.queue.disk_bytes.set(used);
-        Ok(self.limit.allows(used, free, bytes))
+        Ok(self.limit.allows(used, active, free, bytes))
     }
 
     /// Appends in one transaction; when this returns, the records are on disk and readers see them.

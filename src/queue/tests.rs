@@ -133,6 +133,26 @@ fn acknowledged_readings_outlive_a_kill() {
     stop(again);
 }
 
+/// Promise 9: what waits can be looked at after a kill, and beside a running agent.
+#[test]
+fn a_killed_queue_can_be_looked_at() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = options(folder.path());
+    let queue = start(&options);
+    append(&queue, 0..900);
+    let beside = Inspector::open(&options.path).expect("a queue");
+    assert_eq!(beside.peek(None, 2_000).expect("readable").len(), 900);
+    assert!(beside.status().expect("status").running);
+    let image = crash_image(&options, "image");
+    let killed = Inspector::open(&image.path).expect("a queue");
+    assert_eq!(killed.peek(None, 2_000).expect("readable").len(), 900);
+    assert!(!killed.status().expect("status").running);
+    stop(queue);
+    let mut again = start(&image);
+    assert_eq!(read_all(&mut again.outlet).len(), 900);
+    stop(again);
+}
+
 /// Promise 6: what Kafka has leaves the disk; promise 2: nothing else does.
 #[test]
 fn released_segments_are_unlinked_and_nothing_comes_back() {
