@@ -18,6 +18,8 @@ use redb::{
 const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
 /// Bytes of a file's pages kept in memory; redb's default is 1 GiB.
 const CACHE: usize = 1 << 20;
+/// A reader goes forward and comes by no page twice.
+const READER_CACHE: usize = 256 << 10;
 pub(super) const SUFFIX: &str = "redb";
 const UNFINISHED: &str = "new";
 
@@ -134,7 +136,9 @@ pub(super) struct Reader {
 impl Reader {
     pub fn open(folder: &Path, first: u64) -> Result<Self, SegmentError> {
         let path = path(folder, first);
-        guarded(&path, || Ok(Self { path: path.clone(), database: builder().open_read_only(&path)? }))
+        guarded(&path, || {
+            Ok(Self { path: path.clone(), database: builder().set_cache_size(READER_CACHE).open_read_only(&path)? })
+        })
     }
 
     /// Shows `visit` the records from `from` on, in order, until it breaks or `end` (exclusive) is reached.

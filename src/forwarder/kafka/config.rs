@@ -7,7 +7,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use crate::config::settings::{Compression, Delivery, Kafka, Sasl, SaslMechanism, Tls};
 
 /// Messages the library holds at most, delivered ones included until they are reported: the queue is ours, not its.
-const BUFFERED_MESSAGES: usize = 4_000;
+const BUFFERED_MESSAGES: usize = 3_000;
 
 /// What both kinds of client share. The user's properties stand over our preferences and under what the protocol needs.
 pub fn common(settings: &Kafka, agent_id: &str) -> ClientConfig {

@@ -22,7 +22,7 @@ use crate::forwarder::resume::{Committed, ResumePoint};
 use crate::forwarder::timestamp::TopicLimits;
 
 /// Bytes of values handed to the library and not yet delivered; a single record may be larger.
-const IN_FLIGHT: usize = 1024 * 1024;
+const IN_FLIGHT: usize = 768 * 1024;
 
 /// Delivery reports are served after so many records at the latest.
 const SERVE_EVERY: u32 = 256;
