@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
-use clap::ColorChoice;
 
-use super::{EX_CONFIG, Global};
+use super::{EX_CONFIG, Global, terminal};
 use crate::config::settings::{Delivery, Interface, Settings, Source};
 use crate::config::{self, Environment, Loaded, Problem, Problems};
 
@@ -30,7 +29,7 @@ pub struct Args {
 
 /// Reports all that is wrong on standard error; the effective configuration goes to standard output.
 pub fn run(args: Args, global: &Global) -> ExitCode {
-    let mut errors = anstream::AutoStream::new(io::stderr(), color(global.color));
+    let mut errors = anstream::AutoStream::new(io::stderr(), terminal::colours(global.color));
     let file = args.file.or_else(|| global.config.clone());
     let written = match config::load(file.as_deref(), &Environment::of_process()) {
         Ok(loaded) => {
@@ -51,15 +50,6 @@ const BAD: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default();
-
-/// `--color` for a stream of our own.
-pub fn color(choice: ColorChoice) -> anstream::ColorChoice {
-    match choice {
-        ColorChoice::Auto => anstream::ColorChoice::Auto,
-        ColorChoice::Always => anstream::ColorChoice::Always,
-        ColorChoice::Never => anstream::ColorChoice::Never,
-    }
-}
 
 /// Everything that is wrong, and a count, in colours for a stream that strips them where they are not wanted.
 ///

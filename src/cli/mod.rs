@@ -112,7 +112,7 @@ impl Cli {
 
 /// The configuration, or what is wrong with it on standard error and exit code 78.
 fn load(global: &Global) -> Result<Loaded, ExitCode> {
-    let mut errors = anstream::AutoStream::new(std::io::stderr(), check::color(global.color));
+    let mut errors = anstream::AutoStream::new(std::io::stderr(), terminal::colours(global.color));
     match config::load(global.config.as_deref(), &Environment::of_process()) {
         Ok(loaded) => {
             let _ = check::report_warnings(&mut errors, &loaded.warnings);
