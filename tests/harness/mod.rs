@@ -7,6 +7,7 @@
 //! - [`certificates`]: a certificate authority for the TLS tests of both sides.
 //! - [`proxy`]: a TCP proxy that cuts, holds and swallows.
 //! - [`config`], [`agent`]: the agent's configuration file and the agent, as a process.
+//! - [`scale`]: small in a test run, long on demand; and the seed that replays a run.
 //! - [`document`], [`publisher`]: the adapter's document, numbered, and a client that counts its acknowledgements.
 //! - [`on_disk`]: what is in a queue's folder while no agent runs.
 //! - [`adapter`]: the adapter as it speaks to the agent's own listener.
@@ -26,4 +27,5 @@ pub mod on_disk;
 pub mod process;
 pub mod proxy;
 pub mod publisher;
+pub mod scale;
 pub mod wait;
