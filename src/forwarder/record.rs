@@ -4,10 +4,12 @@
 //! say stands in the headers. <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md>
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use jiff::fmt::temporal::DateTimePrinter;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
@@ -17,6 +19,15 @@ use crate::reading::{CE_TYPE_GAP, CE_TYPE_READING, QueueId, Reading, Received};
 
 /// What stays as it is in a path segment of a URI reference (RFC 3986, unreserved).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// Digits of the largest sequence.
+const DIGITS: usize = 20;
+
+/// Room for a time in milliseconds, of any year that there is.
+const RFC_3339: usize = 32;
+
+/// Writes `ce_time`.
+const PRINTER: DateTimePrinter = DateTimePrinter::new();
 
 /// What is handed to Kafka, but for its timestamp in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +97,8 @@ impl Missing {
 /// Makes records of what one queue holds.
 #[derive(Debug)]
 pub struct Recorder {
-    queue_id: QueueId,
+    /// Of every `ce_id`: the queue id and a hyphen.
+    id_prefix: String,
     agent_id: String,
     agent_source: Arc<str>,
     default_topic: Arc<str>,
@@ -98,7 +110,7 @@ impl Recorder {
     /// `topics` names the topic of each source; a source that is no longer configured goes to `default_topic`.
     pub fn new(queue_id: QueueId, agent_id: &str, default_topic: &str, topics: &BTreeMap<Arc<str>, String>) -> Self {
         let mut recorder = Self {
-            queue_id,
+            id_prefix: format!("{queue_id}-"),
             agent_id: agent_id.to_owned(),
             agent_source: format!("/{}", segment(agent_id)).into(),
             default_topic: default_topic.into(),
@@ -153,14 +165,15 @@ impl Recorder {
         time_ms: i64,
         content_type: &'static str,
     ) -> Headers {
-        Headers {
-            id: format!("{}-{sequence}", self.queue_id),
-            source,
-            kind,
-            time: Timestamp::from_millisecond(time_ms).unwrap_or(Timestamp::UNIX_EPOCH).to_string(),
-            sequence: format!("{sequence:020}"),
-            content_type,
-        }
+        let mut id = String::with_capacity(self.id_prefix.len() + DIGITS);
+        id.push_str(&self.id_prefix);
+        write!(id, "{sequence}").expect("a string takes all");
+        let mut text = String::with_capacity(DIGITS);
+        write!(text, "{sequence:0DIGITS$}").expect("a string takes all");
+        let mut time = String::with_capacity(RFC_3339);
+        let moment = Timestamp::from_millisecond(time_ms).unwrap_or(Timestamp::UNIX_EPOCH);
+        PRINTER.print_timestamp(&moment, &mut time).expect("a string takes all");
+        Headers { id, source, kind, time, sequence: text, content_type }
     }
 }
 
