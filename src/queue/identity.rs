@@ -1,14 +1,12 @@
 //! `queue.toml`: whose queue this is, and what has to outlive a restart besides the records.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::OpenError;
-use super::segment::replace_file;
+use super::folder::Folder;
 use crate::reading::QueueId;
 
 pub(super) const FILE: &str = "queue.toml";
@@ -65,9 +63,9 @@ impl Identity {
     }
 
     /// Reads the folder's identity; none where there is none. A file that makes no sense is `Err(Ok(reason))`.
-    pub(super) fn read(folder: &Path) -> Result<Option<Self>, Unreadable> {
-        let path = folder.join(FILE);
-        let text = match fs::read(&path) {
+    pub(super) fn read(folder: &Folder) -> Result<Option<Self>, Unreadable> {
+        let path = folder.file(FILE);
+        let text = match folder.disk.read(&path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(Unreadable::Refused(OpenError::Folder { path, source })),
@@ -79,9 +77,9 @@ impl Identity {
         Ok(Some(identity))
     }
 
-    pub(super) fn write(&self, folder: &Path) -> io::Result<()> {
+    pub(super) fn write(&self, folder: &Folder) -> io::Result<()> {
         let text = toml::to_string(self).map_err(io::Error::other)?;
-        replace_file(&folder.join(FILE), text.as_bytes())
+        folder.replace(FILE, text.as_bytes())
     }
 }
 

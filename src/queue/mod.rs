@@ -29,12 +29,15 @@
 //!
 //! One thread ([`writer`]) writes, renames and unlinks. Readers, in this process or another, open the files read-only
 //! beside it. A write that fails for lack of room is tried again; any other ends the writer, and with it the agent:
-//! what is true is read back at the next start.
+//! what is true is read back at the next start. All of them reach the file system through [`disk`], so that a test can
+//! pull the plug below them.
 
 mod commit;
 mod cursor;
 mod dead_letter;
+pub mod disk;
 mod error;
+mod folder;
 mod identity;
 pub mod inspect;
 mod limit;
@@ -68,6 +71,7 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::reading::{Body, Mark};
 use crate::receipt::Receipt;
+use disk::{Disk, LocalDisk};
 use writer::{Append, Command, Writer};
 
 /// Messages on their way to the writer.
@@ -119,7 +123,18 @@ pub fn open(
     clock: Clock,
     progress: Arc<dyn Fn() + Send + Sync>,
 ) -> Result<Queue, OpenError> {
-    let (store, lock) = open::open(options, metrics, clock)?;
+    open_on(Arc::new(LocalDisk), options, metrics, clock, progress)
+}
+
+/// [`open`] on another disk than the machine's own.
+pub fn open_on(
+    disk: Arc<dyn Disk>,
+    options: &Options,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    progress: Arc<dyn Fn() + Send + Sync>,
+) -> Result<Queue, OpenError> {
+    let (store, lock) = open::open(disk, options, metrics, clock)?;
     let shared = Arc::clone(&store.shared);
     let recovered = {
         let state = shared.state();
@@ -138,7 +153,7 @@ pub fn open(
     let (append, appends) = mpsc::channel(APPENDS);
     let (command, commands) = mpsc::channel(COMMANDS);
     let outlet =
-        Outlet::new(&options.path, store.identity.origin, shared, command.clone(), Arc::clone(&store.metrics), clock);
+        Outlet::new(&store.folder, store.identity.origin, shared, command.clone(), Arc::clone(&store.metrics), clock);
     let writer = Writer::new(store, lock, appends, commands, progress);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(OpenError::Thread)?;
     let thread = std::thread::Builder::new()

@@ -1,18 +1,18 @@
 //! From a folder in whatever state a power cut left it to a store that takes readings.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tracing::{error, warn};
 
 use super::dead_letter::DeadLetters;
+use super::disk::Disk;
 use super::error::OpenError;
+use super::folder::Folder;
 use super::identity::{self, Identity, Unreadable};
 use super::limit::Limit;
 use super::lock::{self, Lock};
@@ -50,14 +50,19 @@ pub struct Options {
     pub hardware_serial: Option<String>,
 }
 
-pub(super) fn open(options: &Options, metrics: Arc<Metrics>, clock: Clock) -> Result<(Store, Lock), OpenError> {
-    let folder = &options.path;
-    let unusable = |source| OpenError::Folder { path: folder.clone(), source };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(unusable)?;
+pub(super) fn open(
+    disk: Arc<dyn Disk>,
+    options: &Options,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+) -> Result<(Store, Lock), OpenError> {
+    let folder = &Folder::new(disk, &options.path);
+    let unusable = |source| OpenError::Folder { path: options.path.clone(), source };
+    folder.create().map_err(unusable)?;
     let lock = lock::take(folder)?;
-    segment::remove_unfinished(folder).map_err(unusable)?;
+    folder.remove_unfinished().map_err(unusable)?;
     let segments = segments(folder).map_err(unusable)?;
-    let (identity, fresh) = identity(options, &segments)?;
+    let (identity, fresh) = identity(folder, options, &segments)?;
     let released = release::read(folder, identity.origin);
     let moved = matches!((&identity.hardware_serial, &options.hardware_serial), (Some(then), Some(now)) if then != now);
     let shared = Shared::new(State {
@@ -208,7 +213,7 @@ impl Store {
         };
         if self.release_point < self.shared.state().end {
             return Err(OpenError::OtherAgent {
-                path: self.folder.clone(),
+                path: self.folder.path().to_owned(),
                 found: self.identity.agent_id.clone(),
                 configured: configured.clone(),
             });
@@ -271,18 +276,13 @@ fn unopened(error: super::error::QueueError) -> OpenError {
 }
 
 /// First sequences of the folder's segments.
-pub(super) fn segments(folder: &Path) -> io::Result<BTreeSet<u64>> {
-    let mut segments = BTreeSet::new();
-    for entry in fs::read_dir(folder)? {
-        segments.extend(entry?.file_name().to_str().and_then(segment::first_of));
-    }
-    Ok(segments)
+pub(super) fn segments(folder: &Folder) -> io::Result<BTreeSet<u64>> {
+    Ok(folder.names()?.iter().filter_map(|name| segment::first_of(name)).collect())
 }
 
 /// The folder's identity, and whether it was made just now.
-fn identity(options: &Options, segments: &BTreeSet<u64>) -> Result<(Identity, bool), OpenError> {
-    let folder = &options.path;
-    let unusable = |source| OpenError::Folder { path: folder.clone(), source };
+fn identity(folder: &Folder, options: &Options, segments: &BTreeSet<u64>) -> Result<(Identity, bool), OpenError> {
+    let unusable = |source| OpenError::Folder { path: options.path.clone(), source };
     let reason = match Identity::read(folder) {
         Ok(Some(identity)) => return Ok((identity, false)),
         Ok(None) if segments.is_empty() => None,
@@ -297,10 +297,11 @@ fn identity(options: &Options, segments: &BTreeSet<u64>) -> Result<(Identity, bo
         return Ok((identity, true));
     };
     error!(%reason, "queue.toml is damaged: the queue goes on under a new queue id, and what is not known to be released is sent again");
-    let path = folder.join(identity::FILE);
-    if path.exists() {
+    let path = folder.file(identity::FILE);
+    if folder.has(&path).map_err(unusable)? {
         let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
-        fs::rename(&path, folder.join(format!("{}.damaged-{stamp}", identity::FILE))).map_err(unusable)?;
+        let set_aside = folder.file(&format!("{}.damaged-{stamp}", identity::FILE));
+        folder.disk.rename(&path, &set_aside).map_err(unusable)?;
     }
     if let Some(origin) = segments.iter().rev().find_map(|first| origin_of(folder, *first)) {
         identity.origin = origin;
@@ -310,7 +311,7 @@ fn identity(options: &Options, segments: &BTreeSet<u64>) -> Result<(Identity, bo
 }
 
 /// The origin that a segment's own window record tells.
-fn origin_of(folder: &Path, first: u64) -> Option<u128> {
+fn origin_of(folder: &Folder, first: u64) -> Option<u128> {
     // A segment that was not closed is repaired by the first opening for writing.
     drop(Active::open(folder, first));
     let reader = Reader::open(folder, first).ok()?;

@@ -1,6 +1,5 @@
 //! The forwarder's end of the queue. Every call may block on the disk: it belongs on a thread of its own.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use tracing::warn;
 
 use super::cursor::{Cursor, Stopped};
 use super::error::QueueError;
+use super::folder::Folder;
 use super::segment::SegmentError;
 use super::shared::Shared;
 use super::writer::Command;
@@ -31,7 +31,7 @@ pub struct Outlet {
 
 impl Outlet {
     pub(super) fn new(
-        folder: &Path,
+        folder: &Folder,
         origin: u128,
         shared: Arc<Shared>,
         commands: mpsc::Sender<Command>,

@@ -1,10 +1,9 @@
-//! One redb file of the queue: the only file of the module that opens databases.
+//! One redb file of the queue, and how every database of the queue is opened.
 //!
 //! A segment has one table, sequence → record, and is only appended to. It is made under a temporary name, because the
 //! first creation of a redb file does not survive every power cut. The writer and the readers open it in redb's
 //! `SingleWriter` mode: one process writes, and others may read beside it and follow the commits.
 
-use std::fs::{self, File};
 use std::io;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,13 +14,15 @@ use redb::{
     StorageError, TableDefinition,
 };
 
+use super::disk::{Access, Backend};
+use super::folder::{Folder, UNFINISHED};
+
 const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
 /// Bytes of a file's pages kept in memory; redb's default is 1 GiB.
-const CACHE: usize = 1 << 20;
+pub(super) const CACHE: usize = 1 << 20;
 /// A reader goes forward and comes by no page twice.
 const READER_CACHE: usize = 256 << 10;
 pub(super) const SUFFIX: &str = "redb";
-const UNFINISHED: &str = "new";
 
 /// What can go wrong with one segment.
 #[derive(Debug, thiserror::Error)]
@@ -53,8 +54,8 @@ impl SegmentError {
 }
 
 /// Where the segment with this first sequence lies.
-pub(super) fn path(folder: &Path, first: u64) -> PathBuf {
-    folder.join(format!("{first:020}.{SUFFIX}"))
+pub(super) fn path(folder: &Folder, first: u64) -> PathBuf {
+    folder.file(&format!("{first:020}.{SUFFIX}"))
 }
 
 /// The first sequence of the segment with this file name; none for other files.
@@ -65,6 +66,7 @@ pub(super) fn first_of(name: &str) -> Option<u64> {
 
 /// The active segment.
 pub(super) struct Active {
+    folder: Folder,
     path: PathBuf,
     database: Database,
 }
@@ -72,30 +74,30 @@ pub(super) struct Active {
 impl Active {
     /// Makes a new segment that holds `records` from its first moment on.
     pub fn create<B: AsRef<[u8]>>(
-        folder: &Path,
+        folder: &Folder,
         first: u64,
         records: impl Iterator<Item = (u64, B)>,
     ) -> Result<Self, SegmentError> {
         let path = path(folder, first);
         let unfinished = path.with_extension(format!("{SUFFIX}.{UNFINISHED}"));
         guarded(&path, || {
-            remove_if_there(&unfinished)?;
-            let database = builder().create(&unfinished)?;
-            let active = Self { path: unfinished.clone(), database };
+            folder.remove_if_there(&unfinished)?;
+            let database = create(folder, &unfinished)?;
+            let active = Self { folder: folder.clone(), path: unfinished.clone(), database };
             active.append(records)?;
-            File::open(&unfinished)?.sync_all()?;
-            fs::rename(&unfinished, &path)?;
-            sync_folder(folder)?;
-            Ok(Self { path: path.clone(), database: active.database })
+            folder.disk.sync(&unfinished)?;
+            folder.disk.rename(&unfinished, &path)?;
+            folder.sync()?;
+            Ok(Self { path: path.clone(), ..active })
         })
     }
 
     /// Opens an existing segment for appending; repairs and checks it.
-    pub fn open(folder: &Path, first: u64) -> Result<Self, SegmentError> {
+    pub fn open(folder: &Folder, first: u64) -> Result<Self, SegmentError> {
         let path = path(folder, first);
         guarded(&path, || {
-            let database = builder().set_check_integrity_on_open(true).open(&path)?;
-            Ok(Self { path: path.clone(), database })
+            let database = open_for_writing(folder, &path)?;
+            Ok(Self { folder: folder.clone(), path: path.clone(), database })
         })
     }
 
@@ -117,12 +119,12 @@ impl Active {
 
     /// Bytes of the file.
     pub fn size(&self) -> u64 {
-        fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
+        self.folder.disk.size(&self.path).unwrap_or(0)
     }
 
     /// Closes the file cleanly; nothing is written to it any more.
     pub fn seal(self) -> Result<(), SegmentError> {
-        let Self { path, database } = self;
+        let Self { path, database, .. } = self;
         guarded(&path, || Ok(database.close()?))
     }
 }
@@ -134,11 +136,9 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub fn open(folder: &Path, first: u64) -> Result<Self, SegmentError> {
+    pub fn open(folder: &Folder, first: u64) -> Result<Self, SegmentError> {
         let path = path(folder, first);
-        guarded(&path, || {
-            Ok(Self { path: path.clone(), database: builder().set_cache_size(READER_CACHE).open_read_only(&path)? })
-        })
+        guarded(&path, || Ok(Self { path: path.clone(), database: open_for_reading(folder, &path, READER_CACHE)? }))
     }
 
     /// Shows `visit` the records from `from` on, in order, until it breaks or `end` (exclusive) is reached.
@@ -173,42 +173,31 @@ impl Reader {
 }
 
 /// A database with the settings that every file of the queue has.
-pub(super) fn builder() -> Builder {
+fn builder() -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE).set_concurrency_mode(ConcurrencyMode::SingleWriter);
     builder
 }
 
-/// Makes a rename or an unlink in `folder` durable.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+/// Makes a database in a file that is not there yet, or is empty.
+pub(super) fn create(folder: &Folder, path: &Path) -> Result<Database, Failure> {
+    Ok(builder().create_with_backend(Backend(folder.disk.open(path, Access::Create)?))?)
 }
 
-/// Writes a small file so that a power cut leaves the old one or the new one.
-pub(super) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
-    let unfinished = path.with_extension(UNFINISHED);
-    fs::write(&unfinished, content)?;
-    File::open(&unfinished)?.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    path.parent().map_or(Ok(()), sync_folder)
-}
-
-/// Removes what creations that a power cut ended have left.
-pub(super) fn remove_unfinished(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == UNFINISHED) {
-            fs::remove_file(path)?;
-        }
+/// Opens a database for writing; repairs and checks it.
+pub(super) fn open_for_writing(folder: &Folder, path: &Path) -> Result<Database, Failure> {
+    let backend = folder.disk.open(path, Access::Write)?;
+    if backend.len()? == 0 {
+        // The database would make itself a new one in it.
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty").into());
     }
-    Ok(())
+    Ok(builder().set_check_integrity_on_open(true).create_with_backend(Backend(backend))?)
 }
 
-pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+/// Opens a database for reading, beside its writer, with `cache` bytes of pages in memory.
+pub(super) fn open_for_reading(folder: &Folder, path: &Path, cache: usize) -> Result<ReadOnlyDatabase, Failure> {
+    let backend = Backend(folder.disk.open(path, Access::Read)?);
+    Ok(builder().set_cache_size(cache).open_read_only_with_backend(backend)?)
 }
 
 /// A failure inside [`guarded`], before it is known which file it belongs to.

@@ -1,8 +1,6 @@
 //! The folder's one owner: appends, seals, unlinks, forks. Synchronous; the writer thread holds it and brings the time.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -10,8 +8,9 @@ use tracing::{error, info, warn};
 
 use super::dead_letter::DeadLetters;
 use super::error::QueueError;
+use super::folder::Folder;
 use super::identity::{Identity, Lost};
-use super::limit::{self, Limit, NoRoom};
+use super::limit::{Limit, NoRoom};
 use super::record::{self, Content, Stored, WINDOW_KEY, Window};
 use super::release;
 use super::salvage;
@@ -32,7 +31,7 @@ pub(super) struct Pending {
 }
 
 pub(super) struct Store {
-    pub(super) folder: PathBuf,
+    pub(super) folder: Folder,
     pub(super) identity: Identity,
     pub(super) hardware_serial: Option<String>,
     /// None while the newest segment cannot be opened for writing (a full disk).
@@ -69,7 +68,7 @@ impl Store {
     /// Why `bytes` more have no room, if so.
     pub fn room(&self, bytes: u64) -> Result<Result<(), NoRoom>, QueueError> {
         let free =
-            limit::free(&self.folder).map_err(|source| QueueError::Write { path: self.folder.clone(), source })?;
+            self.folder.free().map_err(|source| QueueError::Write { path: self.folder.path().to_owned(), source })?;
         let active = self.active.as_ref().map_or(0, Active::size);
         let used = self.at_rest + active;
         self.metrics.queue.disk_bytes.set(used);
@@ -189,7 +188,7 @@ impl Store {
         self.write_released()?;
         for first in gone {
             let path = segment::path(&self.folder, first);
-            segment::remove_if_there(&path).map_err(|source| QueueError::Write { path, source })?;
+            self.folder.remove_if_there(&path).map_err(|source| QueueError::Write { path, source })?;
             self.shared.change(|state| {
                 state.segments.remove(&first);
             });
@@ -204,7 +203,7 @@ impl Store {
             return Ok(());
         }
         release::write(&self.folder, self.identity.origin, self.release_point)
-            .map_err(|source| QueueError::Write { path: self.folder.join(release::FILE), source })?;
+            .map_err(|source| QueueError::Write { path: self.folder.file(release::FILE), source })?;
         self.released_on_disk = self.release_point;
         if self.identity.lost.iter().any(|lost| lost.last < self.release_point) {
             let release_point = self.release_point;
@@ -304,7 +303,7 @@ impl Store {
 
     fn encode(&self, sequence: u64, stored: &Stored) -> Result<Vec<u8>, QueueError> {
         record::encode(self.identity.origin, sequence, stored).map_err(|error| QueueError::Write {
-            path: self.folder.clone(),
+            path: self.folder.path().to_owned(),
             source: std::io::Error::other(error.to_string()),
         })
     }
@@ -312,13 +311,13 @@ impl Store {
     pub(super) fn write_identity(&self) -> Result<(), QueueError> {
         self.identity
             .write(&self.folder)
-            .map_err(|source| QueueError::Write { path: self.folder.join(super::identity::FILE), source })
+            .map_err(|source| QueueError::Write { path: self.folder.file(super::identity::FILE), source })
     }
 
     /// Counts the folder's bytes and segments anew, as after files came or went.
     pub(super) fn measure(&mut self) {
-        let used = limit::used(&self.folder).unwrap_or(self.at_rest);
-        let active = fs::metadata(segment::path(&self.folder, self.newest)).map_or(0, |metadata| metadata.len());
+        let used = self.folder.used().unwrap_or(self.at_rest);
+        let active = self.folder.disk.size(&segment::path(&self.folder, self.newest)).unwrap_or(0);
         self.at_rest = used.saturating_sub(if self.active.is_some() { active } else { 0 });
         self.metrics.queue.disk_bytes.set(used);
         self.metrics.queue.segments.set(self.shared.state().segments.len() as u64);

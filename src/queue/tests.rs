@@ -31,6 +31,10 @@ fn options(folder: &Path) -> Options {
     }
 }
 
+fn folder_of(options: &Options) -> folder::Folder {
+    folder::Folder::new(Arc::new(LocalDisk), &options.path)
+}
+
 fn start(options: &Options) -> Queue {
     open(options, Arc::default(), Clock::new(), Arc::new(|| ())).expect("the queue opens")
 }
@@ -204,7 +208,7 @@ fn damaged_newest_segment_is_salvaged() {
     append(&queue, 0..1_500);
     let id = queue.outlet.queue_id();
     stop(queue);
-    let path = segment::path(&options.path, 1);
+    let path = segment::path(&folder_of(&options), 1);
     let mut bytes = fs::read(&path).expect("bytes");
     for number in [0, 750, 751, 1_499] {
         let text = format!("{number:>0400}");
@@ -247,10 +251,10 @@ fn damaged_or_missing_sealed_segments_become_gaps() {
     let queue = start(&options);
     append(&queue, 0..4_000);
     stop(queue);
-    let segments: Vec<u64> = open::segments(&options.path).expect("segments").into_iter().collect();
+    let segments: Vec<u64> = open::segments(&folder_of(&options)).expect("segments").into_iter().collect();
     assert!(segments.len() > 5);
-    fs::remove_file(segment::path(&options.path, segments[1])).expect("removed");
-    fs::write(segment::path(&options.path, segments[3]), b"nothing of redb").expect("overwritten");
+    fs::remove_file(segment::path(&folder_of(&options), segments[1])).expect("removed");
+    fs::write(segment::path(&folder_of(&options), segments[3]), b"nothing of redb").expect("overwritten");
     let mut again = start(&options);
     let entries = read_all(&mut again.outlet);
     let gaps: Vec<(u64, u64)> = entries
