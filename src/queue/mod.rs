@@ -31,6 +31,7 @@
 //! beside it. A write that fails for lack of room is tried again; any other ends the writer, and with it the agent:
 //! what is true is read back at the next start.
 
+mod block;
 mod commit;
 mod cursor;
 mod dead_letter;

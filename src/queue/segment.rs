@@ -1,8 +1,9 @@
 //! One redb file of the queue: the only file of the module that opens databases.
 //!
-//! A segment has one table, sequence → record, and is only appended to. It is made under a temporary name, because the
-//! first creation of a redb file does not survive every power cut. The writer and the readers open it in redb's
-//! `SingleWriter` mode: one process writes, and others may read beside it and follow the commits.
+//! A segment has one table, first sequence → block of records (see [`super::block`]), and is only appended to. It is
+//! made under a temporary name, because the first creation of a redb file does not survive every power cut. The writer
+//! and the readers open it in redb's `SingleWriter` mode: one process writes, and others may read beside it and follow
+//! the commits.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,6 +15,8 @@ use redb::{
     Builder, ConcurrencyMode, Database, DatabaseError, Durability, ReadOnlyDatabase, ReadableDatabase, ReadableTable,
     StorageError, TableDefinition,
 };
+
+use super::block;
 
 const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
 /// Bytes of a file's pages kept in memory; redb's default is 1 GiB.
@@ -99,15 +102,15 @@ impl Active {
         })
     }
 
-    /// Appends in one transaction; when this returns, it is on disk.
-    pub fn append<B: AsRef<[u8]>>(&self, records: impl Iterator<Item = (u64, B)>) -> Result<(), SegmentError> {
+    /// Appends records, or blocks of them, in one transaction; when this returns, they are on disk.
+    pub fn append<B: AsRef<[u8]>>(&self, blocks: impl Iterator<Item = (u64, B)>) -> Result<(), SegmentError> {
         guarded(&self.path, || {
             let mut transaction = self.database.begin_write().map_err(redb::Error::from)?;
             transaction.set_durability(Durability::Immediate).map_err(redb::Error::from)?;
             {
                 let mut table = transaction.open_table(RECORDS).map_err(redb::Error::from)?;
-                for (sequence, bytes) in records {
-                    table.insert(sequence, bytes.as_ref()).map_err(redb::Error::from)?;
+                for (first, bytes) in blocks {
+                    table.insert(first, bytes.as_ref()).map_err(redb::Error::from)?;
                 }
             }
             transaction.commit().map_err(redb::Error::from)?;
@@ -141,7 +144,8 @@ impl Reader {
         })
     }
 
-    /// Shows `visit` the records from `from` on, in order, until it breaks or `end` (exclusive) is reached.
+    /// Shows `visit` the records from `from` on, in order, until it breaks or `end` (exclusive) is reached. Nothing about
+    /// them is checked.
     pub fn scan(
         &self,
         from: u64,
@@ -151,10 +155,16 @@ impl Reader {
         guarded(&self.path, || {
             let transaction = self.database.begin_read().map_err(redb::Error::from)?;
             let table = transaction.open_table(RECORDS).map_err(redb::Error::from)?;
-            for item in table.range(from..end.max(from)).map_err(redb::Error::from)? {
+            // The block that holds `from` may begin below it.
+            let before = table.range(..=from).map_err(redb::Error::from)?.next_back();
+            let start = before.transpose().map_err(redb::Error::from)?.map_or(from, |(key, _)| key.value());
+            for item in table.range(start..end.max(start)).map_err(redb::Error::from)? {
                 let (key, value) = item.map_err(redb::Error::from)?;
-                if visit(key.value(), value.value()).is_break() {
-                    break;
+                for record in block::records(key.value(), value.value()) {
+                    let (sequence, bytes) = record.map_err(|sequence| self.headless(sequence))?;
+                    if sequence >= end || (sequence >= from && visit(sequence, bytes).is_break()) {
+                        return Ok(());
+                    }
                 }
             }
             Ok(())
@@ -167,8 +177,15 @@ impl Reader {
             let transaction = self.database.begin_read().map_err(redb::Error::from)?;
             let table = transaction.open_table(RECORDS).map_err(redb::Error::from)?;
             let last = table.last().map_err(redb::Error::from)?;
-            Ok(last.map(|(key, _)| key.value()).filter(|key| *key != super::record::WINDOW_KEY))
+            let Some((key, value)) = last else { return Ok(None) };
+            let newest = block::records(key.value(), value.value()).last().transpose();
+            let newest = newest.map_err(|sequence| self.headless(sequence))?.map(|(sequence, _)| sequence);
+            Ok(newest.filter(|sequence| *sequence != super::record::WINDOW_KEY))
         })
+    }
+
+    fn headless(&self, sequence: u64) -> SegmentError {
+        SegmentError::Damaged { path: self.path.clone(), reason: format!("record {sequence}: no record header") }
     }
 }
 
