@@ -26,8 +26,8 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Memory that is kept for the next batch.
-    const KEPT: usize = 64 << 10;
+    /// Memory that is kept for the next batch: that of a thousand readings.
+    const KEPT: usize = 1 << 20;
 
     /// Adds a record. Sequences rise.
     pub fn push(&mut self, origin: u128, sequence: u64, stored: &record::Stored) -> Result<(), postcard::Error> {

@@ -21,6 +21,8 @@ use super::block;
 const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
 /// Bytes of a file's pages kept in memory; redb's default is 1 GiB.
 const CACHE: usize = 1 << 20;
+/// Of the active segment's. Half of it holds what a commit writes: pages beyond that are written twice.
+const WRITER_CACHE: usize = 2 << 20;
 /// A reader goes forward and comes by no page twice.
 const READER_CACHE: usize = 256 << 10;
 pub(super) const SUFFIX: &str = "redb";
@@ -83,7 +85,7 @@ impl Active {
         let unfinished = path.with_extension(format!("{SUFFIX}.{UNFINISHED}"));
         guarded(&path, || {
             remove_if_there(&unfinished)?;
-            let database = builder().create(&unfinished)?;
+            let database = builder().set_cache_size(WRITER_CACHE).create(&unfinished)?;
             let active = Self { path: unfinished.clone(), database };
             active.append(records)?;
             File::open(&unfinished)?.sync_all()?;
@@ -97,7 +99,7 @@ impl Active {
     pub fn open(folder: &Path, first: u64) -> Result<Self, SegmentError> {
         let path = path(folder, first);
         guarded(&path, || {
-            let database = builder().set_check_integrity_on_open(true).open(&path)?;
+            let database = builder().set_cache_size(WRITER_CACHE).set_check_integrity_on_open(true).open(&path)?;
             Ok(Self { path: path.clone(), database })
         })
     }
