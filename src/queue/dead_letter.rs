@@ -94,10 +94,10 @@ impl DeadLetters {
         let unfinished = self.path.with_extension(UNFINISHED);
         guarded(&self.path, || {
             if self.folder.has(&self.path)? {
-                return open_for_writing(&self.folder, &self.path);
+                return open_for_writing(&self.folder, &self.path, CACHE);
             }
             self.folder.remove_if_there(&unfinished)?;
-            let database = create(&self.folder, &unfinished)?;
+            let database = create(&self.folder, &unfinished, CACHE)?;
             let transaction = database.begin_write().map_err(redb::Error::from)?;
             transaction.open_table(LETTERS).map_err(redb::Error::from)?;
             transaction.commit().map_err(redb::Error::from)?;

@@ -10,8 +10,9 @@ use super::folder::Folder;
 use crate::reading::QueueId;
 
 pub(super) const FILE: &str = "queue.toml";
-/// The folder's format that this release writes; older ones are read.
-pub const FORMAT: u32 = 1;
+/// The folder's format that this release writes; older ones are read. 1: every record alone under its sequence; 2: records
+/// in blocks.
+pub const FORMAT: u32 = 2;
 
 /// The content of `queue.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

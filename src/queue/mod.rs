@@ -32,6 +32,7 @@
 //! what is true is read back at the next start. All of them reach the file system through [`disk`], so that a test can
 //! pull the plug below them.
 
+mod block;
 mod commit;
 mod cursor;
 mod dead_letter;

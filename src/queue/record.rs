@@ -61,15 +61,54 @@ pub(super) enum RecordError {
 
 /// The record's bytes.
 pub(super) fn encode(origin: u128, sequence: u64, stored: &Stored) -> Result<Vec<u8>, postcard::Error> {
-    let mut bytes = postcard::to_extend(stored, vec![0; HEADER])?;
-    let length = u32::try_from(bytes.len() - HEADER).map_err(|_| postcard::Error::SerializeBufferFull)?;
+    let mut bytes = Vec::new();
+    encode_into(&mut bytes, origin, sequence, stored)?;
+    Ok(bytes)
+}
+
+/// Adds the record's bytes to others; after an error `buffer` is as it was.
+pub(super) fn encode_into(
+    buffer: &mut Vec<u8>,
+    origin: u128,
+    sequence: u64,
+    stored: &Stored,
+) -> Result<(), postcard::Error> {
+    let start = buffer.len();
+    buffer.extend_from_slice(&[0; HEADER]);
+    let length = match postcard::serialize_with_flavor(stored, Appending(buffer)) {
+        Ok(()) => u32::try_from(buffer.len() - start - HEADER).map_err(|_| postcard::Error::SerializeBufferFull),
+        Err(error) => Err(error),
+    };
+    let length = length.inspect_err(|_| buffer.truncate(start))?;
+    let bytes = &mut buffer[start..];
     let crc = checksum(origin, sequence, length, &bytes[HEADER..]);
     bytes[..3].copy_from_slice(&MAGIC);
     bytes[3] = VERSION;
     bytes[4..8].copy_from_slice(&crc.to_le_bytes());
     bytes[8..16].copy_from_slice(&sequence.to_le_bytes());
     bytes[16..20].copy_from_slice(&length.to_le_bytes());
-    Ok(bytes)
+    Ok(())
+}
+
+/// Serialises to the end of a buffer.
+struct Appending<'a>(&'a mut Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Appending<'_> {
+    type Output = ();
+
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn try_push(&mut self, data: u8) -> postcard::Result<()> {
+        self.0.push(data);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
 }
 
 /// The record under `sequence`, if every byte is as it was written.

@@ -1,8 +1,9 @@
 //! One redb file of the queue, and how every database of the queue is opened.
 //!
-//! A segment has one table, sequence → record, and is only appended to. It is made under a temporary name, because the
-//! first creation of a redb file does not survive every power cut. The writer and the readers open it in redb's
-//! `SingleWriter` mode: one process writes, and others may read beside it and follow the commits.
+//! A segment has one table, first sequence → block of records (see [`super::block`]), and is only appended to. It is
+//! made under a temporary name, because the first creation of a redb file does not survive every power cut. The writer
+//! and the readers open it in redb's `SingleWriter` mode: one process writes, and others may read beside it and follow
+//! the commits.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -14,12 +15,15 @@ use redb::{
     StorageError, TableDefinition,
 };
 
+use super::block;
 use super::disk::{Access, Backend};
 use super::folder::{Folder, UNFINISHED};
 
 const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
 /// Bytes of a file's pages kept in memory; redb's default is 1 GiB.
 pub(super) const CACHE: usize = 1 << 20;
+/// Of the active segment's. Half of it holds what a commit writes: pages beyond that are written twice.
+const WRITER_CACHE: usize = 2 << 20;
 /// A reader goes forward and comes by no page twice.
 const READER_CACHE: usize = 256 << 10;
 pub(super) const SUFFIX: &str = "redb";
@@ -82,7 +86,7 @@ impl Active {
         let unfinished = path.with_extension(format!("{SUFFIX}.{UNFINISHED}"));
         guarded(&path, || {
             folder.remove_if_there(&unfinished)?;
-            let database = create(folder, &unfinished)?;
+            let database = create(folder, &unfinished, WRITER_CACHE)?;
             let active = Self { folder: folder.clone(), path: unfinished.clone(), database };
             active.append(records)?;
             folder.disk.sync(&unfinished)?;
@@ -96,20 +100,20 @@ impl Active {
     pub fn open(folder: &Folder, first: u64) -> Result<Self, SegmentError> {
         let path = path(folder, first);
         guarded(&path, || {
-            let database = open_for_writing(folder, &path)?;
+            let database = open_for_writing(folder, &path, WRITER_CACHE)?;
             Ok(Self { folder: folder.clone(), path: path.clone(), database })
         })
     }
 
-    /// Appends in one transaction; when this returns, it is on disk.
-    pub fn append<B: AsRef<[u8]>>(&self, records: impl Iterator<Item = (u64, B)>) -> Result<(), SegmentError> {
+    /// Appends records, or blocks of them, in one transaction; when this returns, they are on disk.
+    pub fn append<B: AsRef<[u8]>>(&self, blocks: impl Iterator<Item = (u64, B)>) -> Result<(), SegmentError> {
         guarded(&self.path, || {
             let mut transaction = self.database.begin_write().map_err(redb::Error::from)?;
             transaction.set_durability(Durability::Immediate).map_err(redb::Error::from)?;
             {
                 let mut table = transaction.open_table(RECORDS).map_err(redb::Error::from)?;
-                for (sequence, bytes) in records {
-                    table.insert(sequence, bytes.as_ref()).map_err(redb::Error::from)?;
+                for (first, bytes) in blocks {
+                    table.insert(first, bytes.as_ref()).map_err(redb::Error::from)?;
                 }
             }
             transaction.commit().map_err(redb::Error::from)?;
@@ -141,7 +145,8 @@ impl Reader {
         guarded(&path, || Ok(Self { path: path.clone(), database: open_for_reading(folder, &path, READER_CACHE)? }))
     }
 
-    /// Shows `visit` the records from `from` on, in order, until it breaks or `end` (exclusive) is reached.
+    /// Shows `visit` the records from `from` on, in order, until it breaks or `end` (exclusive) is reached. Nothing about
+    /// them is checked.
     pub fn scan(
         &self,
         from: u64,
@@ -151,10 +156,16 @@ impl Reader {
         guarded(&self.path, || {
             let transaction = self.database.begin_read().map_err(redb::Error::from)?;
             let table = transaction.open_table(RECORDS).map_err(redb::Error::from)?;
-            for item in table.range(from..end.max(from)).map_err(redb::Error::from)? {
+            // The block that holds `from` may begin below it.
+            let before = table.range(..=from).map_err(redb::Error::from)?.next_back();
+            let start = before.transpose().map_err(redb::Error::from)?.map_or(from, |(key, _)| key.value());
+            for item in table.range(start..end.max(start)).map_err(redb::Error::from)? {
                 let (key, value) = item.map_err(redb::Error::from)?;
-                if visit(key.value(), value.value()).is_break() {
-                    break;
+                for record in block::records(key.value(), value.value()) {
+                    let (sequence, bytes) = record.map_err(|sequence| self.headless(sequence))?;
+                    if sequence >= end || (sequence >= from && visit(sequence, bytes).is_break()) {
+                        return Ok(());
+                    }
                 }
             }
             Ok(())
@@ -167,37 +178,44 @@ impl Reader {
             let transaction = self.database.begin_read().map_err(redb::Error::from)?;
             let table = transaction.open_table(RECORDS).map_err(redb::Error::from)?;
             let last = table.last().map_err(redb::Error::from)?;
-            Ok(last.map(|(key, _)| key.value()).filter(|key| *key != super::record::WINDOW_KEY))
+            let Some((key, value)) = last else { return Ok(None) };
+            let newest = block::records(key.value(), value.value()).last().transpose();
+            let newest = newest.map_err(|sequence| self.headless(sequence))?.map(|(sequence, _)| sequence);
+            Ok(newest.filter(|sequence| *sequence != super::record::WINDOW_KEY))
         })
+    }
+
+    fn headless(&self, sequence: u64) -> SegmentError {
+        SegmentError::Damaged { path: self.path.clone(), reason: format!("record {sequence}: no record header") }
     }
 }
 
 /// A database with the settings that every file of the queue has.
-fn builder() -> Builder {
+fn builder(cache: usize) -> Builder {
     let mut builder = Builder::new();
-    builder.set_cache_size(CACHE).set_concurrency_mode(ConcurrencyMode::SingleWriter);
+    builder.set_cache_size(cache).set_concurrency_mode(ConcurrencyMode::SingleWriter);
     builder
 }
 
-/// Makes a database in a file that is not there yet, or is empty.
-pub(super) fn create(folder: &Folder, path: &Path) -> Result<Database, Failure> {
-    Ok(builder().create_with_backend(Backend(folder.disk.open(path, Access::Create)?))?)
+/// Makes a database in a file that is not there yet, or is empty, with `cache` bytes of pages in memory.
+pub(super) fn create(folder: &Folder, path: &Path, cache: usize) -> Result<Database, Failure> {
+    Ok(builder(cache).create_with_backend(Backend(folder.disk.open(path, Access::Create)?))?)
 }
 
 /// Opens a database for writing; repairs and checks it.
-pub(super) fn open_for_writing(folder: &Folder, path: &Path) -> Result<Database, Failure> {
+pub(super) fn open_for_writing(folder: &Folder, path: &Path, cache: usize) -> Result<Database, Failure> {
     let backend = folder.disk.open(path, Access::Write)?;
     if backend.len()? == 0 {
         // The database would make itself a new one in it.
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty").into());
     }
-    Ok(builder().set_check_integrity_on_open(true).create_with_backend(Backend(backend))?)
+    Ok(builder(cache).set_check_integrity_on_open(true).create_with_backend(Backend(backend))?)
 }
 
 /// Opens a database for reading, beside its writer, with `cache` bytes of pages in memory.
 pub(super) fn open_for_reading(folder: &Folder, path: &Path, cache: usize) -> Result<ReadOnlyDatabase, Failure> {
     let backend = Backend(folder.disk.open(path, Access::Read)?);
-    Ok(builder().set_cache_size(cache).open_read_only_with_backend(backend)?)
+    Ok(builder(cache).open_read_only_with_backend(backend)?)
 }
 
 /// A failure inside [`guarded`], before it is known which file it belongs to.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tracing::{error, info, warn};
 
+use super::block::Batch;
 use super::dead_letter::DeadLetters;
 use super::error::QueueError;
 use super::folder::Folder;
-use super::identity::{Identity, Lost};
+use super::identity::{FORMAT, Identity, Lost};
 use super::limit::{Limit, NoRoom};
 use super::record::{self, Content, Stored, WINDOW_KEY, Window};
 use super::release;
@@ -22,13 +23,6 @@ use crate::reading::{Body, DeadLetter, Mark, QueueId};
 
 /// Further than any segment can hold: where sequences go on when it is not known how far a damaged segment reached.
 pub(super) const JUMP: u64 = 1 << 32;
-
-/// One encoded record that waits for its commit.
-#[derive(Debug)]
-pub(super) struct Pending {
-    pub sequence: u64,
-    pub bytes: Vec<u8>,
-}
 
 pub(super) struct Store {
     pub(super) folder: Folder,
@@ -55,14 +49,13 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Gives `body` its sequence and encodes it; not on disk yet. The mark joins the window of its source.
-    pub fn prepare(&mut self, body: Body, source: &str, mark: Mark) -> Result<Pending, QueueError> {
-        let sequence = self.next;
+    /// Gives `body` its sequence and adds it to `batch`; not on disk yet. The mark joins the window of its source.
+    pub fn prepare(&mut self, batch: &mut Batch, body: Body, source: &str, mark: Mark) -> Result<(), QueueError> {
         let stored = Stored { release_point: self.release_point, content: Content::Record(body) };
-        let bytes = self.encode(sequence, &stored)?;
+        batch.push(self.identity.origin, self.next, &stored).map_err(|error| self.unencoded(&error))?;
         self.next += 1;
         remember(&mut self.marks, source, mark, &self.window);
-        Ok(Pending { sequence, bytes })
+        Ok(())
     }
 
     /// Why `bytes` more have no room, if so.
@@ -76,22 +69,23 @@ impl Store {
     }
 
     /// Appends in one transaction; when this returns, the records are on disk and readers see them.
-    pub fn commit(&mut self, records: &[Pending]) -> Result<(), QueueError> {
-        let Some(last) = records.last() else { return Ok(()) };
+    pub fn commit(&mut self, batch: &Batch) -> Result<(), QueueError> {
+        let Some(last) = batch.last() else { return Ok(()) };
+        self.ensure_format()?;
         self.ensure_active()?;
         let Some(active) = &self.active else { return Err(QueueError::Stopped) };
-        let appended = active.append(records.iter().map(|record| (record.sequence, &record.bytes)));
+        let appended = active.append(batch.blocks());
         if let Err(error) = appended {
             // After a failed write redb refuses everything: it is opened anew at the next attempt.
             self.active = None;
             return Err(error.into());
         }
-        let end = last.sequence + 1;
+        let end = last + 1;
         self.shared.change(|state| state.end = end);
         let queue = &self.metrics.queue;
         queue.commits.one();
-        queue.stored.add(records.len() as u64);
-        queue.stored_bytes.add(records.iter().map(|record| record.bytes.len() as u64).sum());
+        queue.stored.add(batch.len() as u64);
+        queue.stored_bytes.add(batch.size() as u64);
         queue.next_sequence.set(end);
         Ok(())
     }
@@ -131,6 +125,16 @@ impl Store {
         });
         self.next = self.next.max(first);
         self.measure();
+        Ok(())
+    }
+
+    /// An older release must not take what is written from now on for damage.
+    fn ensure_format(&mut self) -> Result<(), QueueError> {
+        if self.identity.format < FORMAT {
+            let before = std::mem::replace(&mut self.identity.format, FORMAT);
+            self.write_identity().inspect_err(|_| self.identity.format = before)?;
+            info!(before, now = FORMAT, "the queue's format was raised: an older meterferry refuses it from now on");
+        }
         Ok(())
     }
 
@@ -302,10 +306,11 @@ impl Store {
     }
 
     fn encode(&self, sequence: u64, stored: &Stored) -> Result<Vec<u8>, QueueError> {
-        record::encode(self.identity.origin, sequence, stored).map_err(|error| QueueError::Write {
-            path: self.folder.path().to_owned(),
-            source: std::io::Error::other(error.to_string()),
-        })
+        record::encode(self.identity.origin, sequence, stored).map_err(|error| self.unencoded(&error))
+    }
+
+    fn unencoded(&self, error: &postcard::Error) -> QueueError {
+        QueueError::Write { path: self.folder.path().to_owned(), source: std::io::Error::other(error.to_string()) }
     }
 
     pub(super) fn write_identity(&self) -> Result<(), QueueError> {

@@ -456,3 +456,54 @@ fn fingerprints_are_of_key_and_content() {
     assert_eq!(of(&mut queue.outlet, 4), None, "not here yet");
     stop(queue);
 }
+
+/// Promise 7: a queue of an older release opens, and its format is raised before anything new is written; one of a newer
+/// release is refused, not taken for damaged.
+#[test]
+fn older_formats_open_and_newer_ones_are_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = options(folder.path());
+    let identity_file = options.path.join(identity::FILE);
+    let write_format = |format: u32| {
+        let text = fs::read_to_string(&identity_file).expect("text");
+        let line = text.lines().find(|line| line.starts_with("format = ")).expect("a format").to_owned();
+        fs::write(&identity_file, text.replace(&line, &format!("format = {format}"))).expect("written");
+    };
+    let queue = start(&options);
+    // Few at a time stay single records, as in format 1.
+    (0..30).step_by(3).for_each(|first| append(&queue, first..first + 3));
+    stop(queue);
+    write_format(1);
+    let mut queue = start(&options);
+    assert_eq!(read_all(&mut queue.outlet).len(), 30);
+    assert!(fs::read_to_string(&identity_file).expect("text").contains("format = 1\n"), "nothing was written yet");
+    append(&queue, 30..500);
+    assert!(fs::read_to_string(&identity_file).expect("text").contains(&format!("format = {FORMAT}\n")));
+    assert_eq!(read_all(&mut queue.outlet).iter().map(number_of).collect::<Vec<_>>(), (0..500).collect::<Vec<_>>());
+    stop(queue);
+    write_format(FORMAT + 1);
+    let error = open(&options, Arc::default(), Clock::new(), Arc::new(|| ())).err().expect("refused");
+    assert!(
+        matches!(error, OpenError::Newer { found, known, .. } if (found, known) == (FORMAT + 1, FORMAT)),
+        "{error}"
+    );
+}
+
+/// Promise 4: wherever a reader begins, and however the records were committed, it reads the same.
+#[test]
+fn a_reader_may_begin_within_a_block() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = options(folder.path());
+    let mut queue = start(&options);
+    for (first, last) in [(0, 1), (1, 180), (180, 183), (183, 383), (383, 390)] {
+        append(&queue, first..last);
+    }
+    for from in 1..=390 {
+        let entries = queue.outlet.read(from, 7, 1 << 20).expect("readable");
+        let expected: Vec<u64> = (from - 1..390.min(from + 6)).collect();
+        assert_eq!(entries.iter().map(number_of).collect::<Vec<_>>(), expected);
+        assert_eq!(entries[0].sequence, from);
+        assert!(queue.outlet.fingerprint(from).expect("readable").is_some());
+    }
+    stop(queue);
+}

@@ -6,17 +6,18 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
+use super::block::Batch;
 use super::commit::Rule;
 use super::error::QueueError;
 use super::lock::Lock;
 use super::shared::Shared;
-use super::store::{Pending, Store};
+use super::store::Store;
 use crate::backoff::Backoff;
 use crate::reading::{Body, DeadLetter, Mark, QueueId};
 use crate::receipt::Receipt;
 
 /// Messages in one commit.
-const BATCH: usize = 4096;
+const MESSAGES: usize = 4096;
 /// Bytes in one commit, and no more than this part of `max_size`, so that a batch always fits an emptied queue; a larger
 /// message makes one of its own.
 const BATCH_BYTES: u64 = 4 << 20;
@@ -56,9 +57,8 @@ pub(super) struct Writer {
     appends: mpsc::Receiver<Append>,
     commands: mpsc::Receiver<Command>,
     rule: Rule,
-    records: Vec<Pending>,
+    batch: Batch,
     receipts: Vec<Receipt>,
-    bytes: usize,
     most_bytes: usize,
     last_append: Instant,
     blocked: Option<Blocked>,
@@ -93,9 +93,8 @@ impl Writer {
             appends,
             commands,
             rule: Rule::default(),
-            records: Vec::new(),
+            batch: Batch::default(),
             receipts: Vec::new(),
-            bytes: 0,
             most_bytes: usize::try_from(most_bytes).unwrap_or(usize::MAX),
             last_append: Instant::now(),
             blocked: None,
@@ -163,9 +162,7 @@ impl Writer {
                 Body::Dead(dead) => Arc::clone(&dead.source),
                 Body::Gap(_) => "".into(),
             };
-            let pending = self.store.prepare(body, &source, mark)?;
-            self.bytes += pending.bytes.len();
-            self.records.push(pending);
+            self.store.prepare(&mut self.batch, body, &source, mark)?;
             self.last_append = now;
             self.rule.joined(now, append.receipt.is_awaited(), append.delay);
         }
@@ -185,7 +182,7 @@ impl Writer {
 
     fn commit_if_due(&mut self, no_more: bool, last_call: bool) -> Result<(), QueueError> {
         let now = Instant::now();
-        if self.records.is_empty() {
+        if self.batch.is_empty() {
             // Receipts of redeliveries only: what they stand for is on disk already.
             self.redeem();
             return Ok(());
@@ -199,16 +196,16 @@ impl Writer {
     }
 
     fn has_place_but_for_block(&self) -> bool {
-        self.records.len() < BATCH && self.bytes < self.most_bytes
+        self.batch.len() < MESSAGES && self.batch.size() < self.most_bytes
     }
 
     fn commit(&mut self, now: Instant) -> Result<(), QueueError> {
-        if let Err(reason) = self.store.room(self.bytes as u64)? {
+        if let Err(reason) = self.store.room(self.batch.size() as u64)? {
             self.store.give_way()?;
             self.block(now, &reason);
             return Ok(());
         }
-        match self.store.commit(&self.records) {
+        match self.store.commit(&self.batch) {
             Ok(()) => {}
             Err(error) if error.is_full() => {
                 self.block(now, &error);
@@ -218,8 +215,7 @@ impl Writer {
         }
         crate::failpoint::hit("committed");
         let awaited = self.receipts.iter().any(Receipt::is_awaited);
-        self.records.clear();
-        self.bytes = 0;
+        self.batch.clear();
         self.redeem();
         self.rule.committed(Instant::now(), awaited);
         self.unblock();
@@ -290,7 +286,7 @@ impl Writer {
 
     /// When readings pause, no record carries the release point: it is put on disk by itself.
     fn keep_release_point(&mut self) -> Result<(), QueueError> {
-        if self.records.is_empty() && self.last_append.elapsed() >= PAUSE {
+        if self.batch.is_empty() && self.last_append.elapsed() >= PAUSE {
             return match self.store.write_released() {
                 Err(error) if error.is_full() => Ok(()),
                 result => result,
