@@ -401,30 +401,21 @@ fn window(settings: &Settings, source: &Source) -> usize {
 
 /// One line: what is read, where it is queued, where it is sent.
 fn say_start(settings: &Settings, recovered: &Recovered, took: Duration) {
-    let reads: Vec<String> = settings.sources.iter().map(describe).collect();
+    let reads: Vec<String> = settings.sources.iter().map(Source::to_string).collect();
     let kafka = &settings.kafka;
     let sends = if kafka.bootstrap_servers.is_empty() {
         "nowhere: kafka.bootstrap_servers is not set".to_owned()
     } else {
-        format!("{} on {}", kafka.topic, kafka.bootstrap_servers.join(","))
+        format!("{} on {}", settings.kafka_topics().join(", "), kafka.bootstrap_servers.join(","))
     };
     info!(
         agent = recovered.agent_id,
         reads = reads.join(", "),
         queue = %settings.queue.path.display(),
         sends,
-        delivery = ?kafka.delivery,
+        delivery = kafka.delivery.word(),
         waiting = recovered.end.saturating_sub(recovered.release_point),
         opened_ms = took.as_millis(),
         "meterferry {} starts", env!("CARGO_PKG_VERSION")
     );
-}
-
-fn describe(source: &Source) -> String {
-    match &source.interface {
-        Interface::Mqtt(mqtt) => {
-            format!("{} (mqtt {}:{} {})", source.name, mqtt.host, mqtt.port, mqtt.topics.join(" "))
-        }
-        Interface::MqttListener(listener) => format!("{} (mqtt-listener {})", source.name, listener.listen),
-    }
 }
