@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use anstream::AutoStream;
 
 use super::{Global, signals, terminal};
-use crate::config::settings::Settings;
 use crate::config::{self, Environment};
 use crate::forwarder;
 use crate::shutdown::Shutdown;
@@ -133,7 +132,7 @@ fn defaults(global: &Global) -> Result<Defaults, ExitCode> {
     Ok(match settings.filter(|settings| !settings.kafka.bootstrap_servers.is_empty()) {
         Some(settings) => Defaults {
             brokers: settings.kafka.bootstrap_servers.join(","),
-            topics: topics(&settings),
+            topics: settings.kafka_topics().into_iter().map(str::to_owned).collect(),
             properties: forwarder::kafka::connection(&settings.kafka),
         },
         None => Defaults {
@@ -142,15 +141,6 @@ fn defaults(global: &Global) -> Result<Defaults, ExitCode> {
             properties: Vec::new(),
         },
     })
-}
-
-/// Every topic that the agent sends to.
-fn topics(settings: &Settings) -> Vec<String> {
-    let mut topics = vec![settings.kafka.topic.clone()];
-    topics.extend(settings.sources.iter().filter_map(|source| source.kafka_topic.clone()));
-    topics.sort();
-    topics.dedup();
-    topics
 }
 
 fn connection(args: &Args, defaults: Defaults) -> Connection {

@@ -110,14 +110,12 @@ impl Cli {
     }
 }
 
-/// The configuration, or what is wrong with it on standard error and exit code 78.
+/// The configuration, or what is wrong with it on standard error and exit code 78. Its warnings are about the agent: only
+/// `run` and `check` print them.
 fn load(global: &Global) -> Result<Loaded, ExitCode> {
     let mut errors = anstream::AutoStream::new(std::io::stderr(), terminal::colours(global.color));
     match config::load(global.config.as_deref(), &Environment::of_process()) {
-        Ok(loaded) => {
-            let _ = check::report_warnings(&mut errors, &loaded.warnings);
-            Ok(loaded)
-        }
+        Ok(loaded) => Ok(loaded),
         Err(problems) => {
             let _ = check::report(&mut errors, &problems);
             Err(ExitCode::from(EX_CONFIG))

@@ -267,6 +267,36 @@ fn damaged_or_missing_sealed_segments_become_gaps() {
     stop(again);
 }
 
+/// Appends bodies from a task of its own, as sources do, and hears what is acknowledged.
+struct Feeder {
+    runtime: tokio::runtime::Runtime,
+    task: tokio::task::JoinHandle<()>,
+    tickets: mpsc::Receiver<Ticket>,
+}
+
+impl Feeder {
+    fn start(queue: &Queue, count: u64) -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime");
+        let (counter, tickets) = mpsc::channel(10_000);
+        let intake = queue.intake.clone();
+        let task = runtime.spawn(async move {
+            for number in 0..count {
+                let receipt = Receipt::new(counter.clone(), Ticket { connection: 1, ordinal: number });
+                let body = body(number);
+                let (_, mark) = open::mark_of(&body).expect("a mark");
+                intake.append(body, mark, receipt, SOON).await.expect("taken");
+            }
+        });
+        Self { runtime, task, tickets }
+    }
+
+    /// Acknowledgements since the last look.
+    fn acknowledged(&mut self) -> usize {
+        std::iter::from_fn(|| self.tickets.try_recv().ok()).count()
+    }
+}
+
 /// Promise 6: at its limit the queue acknowledges nothing, and goes on by itself once there is room.
 #[test]
 fn a_full_queue_blocks_and_recovers() {
@@ -274,18 +304,7 @@ fn a_full_queue_blocks_and_recovers() {
     let options = Options { max_size: 2 << 20, ..options(folder.path()) };
     let metrics: Arc<Metrics> = Arc::default();
     let mut queue = open(&options, Arc::clone(&metrics), Clock::new(), Arc::new(|| ())).expect("opens");
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime");
-    let (counter, mut tickets) = mpsc::channel(10_000);
-    let intake = queue.intake.clone();
-    let feeder = runtime.spawn(async move {
-        for number in 0..8_000 {
-            let receipt = Receipt::new(counter.clone(), Ticket { connection: 1, ordinal: number });
-            let body = body(number);
-            let (_, mark) = open::mark_of(&body).expect("a mark");
-            intake.append(body, mark, receipt, SOON).await.expect("taken");
-        }
-    });
+    let mut feeder = Feeder::start(&queue, 8_000);
     wait_until(|| metrics.queue.blocked.get());
     let mut received = 0;
     let (mut acknowledged, mut next) = (0, 1);
@@ -301,15 +320,11 @@ fn a_full_queue_blocks_and_recovers() {
             next = entries.last().expect("one").sequence + 1;
             queue.outlet.release(next).expect("released");
         }
-        while tickets.try_recv().is_ok() {
-            acknowledged += 1;
-        }
+        acknowledged += feeder.acknowledged();
     }
-    runtime.block_on(feeder).expect("fed");
+    feeder.runtime.block_on(&mut feeder.task).expect("fed");
     wait_until(|| {
-        while tickets.try_recv().is_ok() {
-            acknowledged += 1;
-        }
+        acknowledged += feeder.acknowledged();
         acknowledged == 8_000
     });
     assert!(!metrics.queue.blocked.get());
@@ -323,25 +338,11 @@ fn a_full_queue_stops() {
     let options = Options { max_size: 1 << 20, ..options(folder.path()) };
     let metrics: Arc<Metrics> = Arc::default();
     let queue = open(&options, Arc::clone(&metrics), Clock::new(), Arc::new(|| ())).expect("opens");
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime");
-    let (counter, mut tickets) = mpsc::channel(10_000);
-    let intake = queue.intake.clone();
-    let feeder = runtime.spawn(async move {
-        for number in 0..8_000 {
-            let receipt = Receipt::new(counter.clone(), Ticket { connection: 1, ordinal: number });
-            let body = body(number);
-            let (_, mark) = open::mark_of(&body).expect("a mark");
-            intake.append(body, mark, receipt, SOON).await.expect("taken");
-        }
-    });
+    let mut feeder = Feeder::start(&queue, 8_000);
     wait_until(|| metrics.queue.blocked.get());
-    feeder.abort();
+    feeder.task.abort();
     stop(queue);
-    let mut acknowledged = 0;
-    while tickets.try_recv().is_ok() {
-        acknowledged += 1;
-    }
+    let acknowledged = feeder.acknowledged();
     let mut again = start(&options);
     assert_eq!(read_all(&mut again.outlet).len(), acknowledged);
     stop(again);

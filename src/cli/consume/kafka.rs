@@ -82,6 +82,14 @@ enum Trouble {
     Other(RDKafkaErrorCode),
 }
 
+impl Trouble {
+    /// Whether `next` is news no more: the same, or what a broker that cannot be used looks like in the end.
+    fn explains(&self, next: &Self) -> bool {
+        let refused = matches!(self, Self::Other(RDKafkaErrorCode::SSL | RDKafkaErrorCode::Authentication));
+        self == next || (refused && *next == Self::Unreachable)
+    }
+}
+
 impl Group {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -243,7 +251,7 @@ impl Reader {
             Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve => Trouble::Unreachable,
             code => Trouble::Other(code),
         };
-        if state.told.as_ref() == Some(&trouble) {
+        if state.told.as_ref().is_some_and(|told| told.explains(&trouble)) {
             return Heard::Nothing;
         }
         state.told = Some(trouble);
@@ -254,6 +262,11 @@ impl Reader {
             }
             Code::UnknownTopicOrPartition | Code::UnknownTopic => {
                 "the topic is not there yet; waiting for it".to_owned()
+            }
+            Code::SSL | Code::Authentication => {
+                let what = if code == Code::SSL { "no TLS with" } else { "no login at" };
+                let why = state.failure.take().unwrap_or_else(|| code.to_string());
+                format!("{what} Kafka at {}: {why}; trying again", self.brokers)
             }
             Code::TopicAuthorizationFailed => format!("{code}; it needs READ on the topic; trying again"),
             Code::GroupAuthorizationFailed => format!("{code}; it needs READ on the group; trying again"),
@@ -310,6 +323,14 @@ fn record(message: &BorrowedMessage<'_>) -> Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What keeps a client out is told once, although the library calls its brokers unreachable between two attempts.
+    #[test]
+    fn a_refusal_is_told_once() {
+        let (tls, login) = (Trouble::Other(RDKafkaErrorCode::SSL), Trouble::Other(RDKafkaErrorCode::Authentication));
+        assert!(tls.explains(&tls) && tls.explains(&Trouble::Unreachable) && login.explains(&Trouble::Unreachable));
+        assert!(!tls.explains(&login) && !Trouble::Unreachable.explains(&tls));
+    }
 
     /// A person is told the cause, without the library's labels.
     #[test]
