@@ -7,11 +7,17 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+/// What every `ce_type` of ours begins with.
+pub const CE_TYPE_OURS: &str = "io.meterferry.";
+
 /// `ce_type` of a reading in Kafka.
 pub const CE_TYPE_READING: &str = "io.meterferry.reading";
 
 /// `ce_type` of a gap record in Kafka.
 pub const CE_TYPE_GAP: &str = "io.meterferry.gap";
+
+/// `ce_type` of a daily receipt in Kafka ([`crate::daily::DailyReceipt`]).
+pub const CE_TYPE_RECEIPT: &str = "io.meterferry.receipt";
 
 /// When something was received, by every clock that may later be needed to correct it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -117,9 +117,10 @@ fn each_library_has_its_place() {
         &uses(&["rumqttc"], |path| path.starts_with("source/mqtt") || path.starts_with("simulate/") || version(path)),
     );
     assert_none(
-        "only forwarder/kafka*, cli/consume* and cli/demo* name rdkafka",
+        "only forwarder/kafka*, cli/consume*, cli/audit* and cli/demo* name rdkafka",
         &uses(&["rdkafka", "rdkafka_sys"], |path| {
-            ["forwarder/kafka", "cli/consume", "cli/demo"].iter().any(|place| path.starts_with(place)) || version(path)
+            ["forwarder/kafka", "cli/consume", "cli/audit", "cli/demo"].iter().any(|place| path.starts_with(place))
+                || version(path)
         }),
     );
     assert_none(

@@ -1,7 +1,7 @@
 //! The command line: one file a subcommand.
 //!
-//! Exit codes: 0 done; 1 it failed, or an audit found a loss; 2 the command line is wrong; 78 the configuration is
-//! wrong (`EX_CONFIG`: systemd does not restart on it).
+//! Exit codes: 0 done; 1 it failed, or an audit found a loss; 2 the command line is wrong; 69 an audit could not read to
+//! the end (`EX_UNAVAILABLE`); 78 the configuration is wrong (`EX_CONFIG`: systemd does not restart on it).
 
 use std::error::Error;
 use std::io::Write;
@@ -14,11 +14,14 @@ use crate::config::{self, Environment, Loaded};
 
 pub use units::chain;
 
+pub mod audit;
 pub mod check;
+mod cluster;
 pub mod consume;
 pub mod dead_letters;
 pub mod demo;
 pub mod log;
+mod progress;
 pub mod queue;
 pub mod run;
 mod signals;
@@ -64,6 +67,7 @@ Examples:
   meterferry run                         run the agent
   meterferry queue status                what waits, since when
   meterferry consume --brokers HOST:9092 read the readings on the other side
+  meterferry audit --brokers HOST:9092   is everything there?
 
 Exit codes:
   0   done
@@ -83,6 +87,8 @@ pub enum Command {
     Simulate(simulate::Args),
     /// Read the readings from Kafka
     Consume(consume::Args),
+    /// Check that every reading the agents had is in Kafka
+    Audit(audit::Args),
     /// Look into the queue
     #[command(subcommand)]
     Queue(queue::Command),
@@ -103,6 +109,7 @@ impl Cli {
             Command::Demo(args) => demo::run(args, global),
             Command::Simulate(args) => simulate::run(args, global),
             Command::Consume(args) => consume::run(args, global),
+            Command::Audit(args) => audit::run(args, global),
             Command::Queue(command) => queue::run(command, global),
             Command::DeadLetters(command) => dead_letters::run(command, global),
             Command::Version(args) => version::run(args, global),

@@ -17,6 +17,7 @@
 pub mod adapter;
 pub mod agent;
 pub mod auditor;
+pub mod by_hand;
 pub mod certificates;
 pub mod config;
 pub mod document;
