@@ -11,6 +11,7 @@ mod tidy;
 mod as_it_was;
 mod bed;
 mod bounded;
+mod broker;
 mod honest;
 mod in_order;
 mod killed;
