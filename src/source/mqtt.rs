@@ -24,7 +24,7 @@ use crate::receipt::Ticket;
 use crate::shutdown::Shutdown;
 use crate::source::Raw;
 use crate::source::mqtt_connection::{Connection, End, Memory};
-use crate::source::mqtt_outage::{Chronicle, Outage, SETTLED};
+use crate::source::mqtt_outage::{Chronicle, Outage, settled};
 use crate::source::mqtt_subscription::Filters;
 use crate::source::tls::{self, TlsError};
 
@@ -67,7 +67,8 @@ impl MqttSource {
     pub async fn run(self, shutdown: Shutdown) -> Result<(), TlsError> {
         let (client, mut eventloop) = self.client()?;
         let broker = show_address(&self.settings.host, self.settings.port);
-        let mut chronicle = Chronicle::new(&self.name, broker, &self.client_id);
+        let settled = settled(self.settings.reconnect_max_delay);
+        let mut chronicle = Chronicle::new(&self.name, broker, &self.client_id, settled);
         let filters = Filters::new(&self.name, self.settings.topics.clone(), self.previous_filters.clone());
         let mut memory = Memory::new(filters);
         let mut backoff = Backoff::new(RECONNECT_BASE, self.settings.reconnect_max_delay);
@@ -90,7 +91,7 @@ impl MqttSource {
             };
             Self::forget(&mut eventloop);
             self.metrics.connected.set(false);
-            if lived.is_some_and(|lived| lived >= SETTLED) {
+            if lived.is_some_and(|lived| lived >= settled) {
                 backoff.reset();
             }
             match end {

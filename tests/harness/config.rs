@@ -80,7 +80,7 @@ impl Config {
     }
 
     /// Adds a line to the last source, or replaces the one with the same key.
-    fn source_line(mut self, line: &str) -> Self {
+    pub fn source_line(mut self, line: &str) -> Self {
         let last = self.sources.last_mut().expect("a source to change");
         let mut lines: Vec<_> = last.lines().map(str::to_owned).collect();
         set(&mut lines, line);
