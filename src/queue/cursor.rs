@@ -112,7 +112,8 @@ impl Cursor {
     fn reader(&mut self, first: u64) -> Result<&Reader, Stopped> {
         if self.open.as_ref().is_none_or(|(open, _)| *open != first) {
             self.open = None;
-            let reader = Reader::open(&self.folder, first).map_err(|error| Stopped { segment: first, error })?;
+            let reader =
+                Reader::open(&self.folder, first, self.origin).map_err(|error| Stopped { segment: first, error })?;
             self.open = Some((first, reader));
         }
         match &self.open {

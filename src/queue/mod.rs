@@ -39,6 +39,7 @@ mod dead_letter;
 pub mod disk;
 mod error;
 mod folder;
+mod frame;
 mod identity;
 pub mod inspect;
 mod limit;

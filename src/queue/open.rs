@@ -183,7 +183,7 @@ impl Store {
 
     /// Reads one segment through. True if it began with a window record.
     fn read_window_and_marks(&mut self, first: u64) -> Result<bool, SegmentError> {
-        let reader = Reader::open(&self.folder, first)?;
+        let reader = Reader::open(&self.folder, first, self.identity.origin)?;
         let (origin, capacity) = (self.identity.origin, self.window.clone());
         let mut found = Found { marks: std::mem::take(&mut self.marks), release_point: 0, end: first, window: false };
         let mut damage = None;
@@ -314,7 +314,8 @@ fn identity(folder: &Folder, options: &Options, segments: &BTreeSet<u64>) -> Res
 fn origin_of(folder: &Folder, first: u64) -> Option<u128> {
     // A segment that was not closed is repaired by the first opening for writing.
     drop(Active::open(folder, first));
-    let reader = Reader::open(folder, first).ok()?;
+    // The window record is never packed.
+    let reader = Reader::open(folder, first, 0).ok()?;
     let mut origin = None;
     reader
         .scan(WINDOW_KEY, WINDOW_KEY + 1, |_, bytes| {

@@ -136,17 +136,24 @@ impl Active {
 /// A segment opened for reading, active or sealed.
 pub(super) struct Reader {
     path: PathBuf,
+    origin: u128,
     database: ReadOnlyDatabase,
 }
 
 impl Reader {
-    pub fn open(folder: &Folder, first: u64) -> Result<Self, SegmentError> {
-        let path = path(folder, first);
-        guarded(&path, || Ok(Self { path: path.clone(), database: open_for_reading(folder, &path, READER_CACHE)? }))
+    /// `origin` is the queue's: packed records of another one are damage.
+    pub fn open(folder: &Folder, first: u64, origin: u128) -> Result<Self, SegmentError> {
+        Self::open_at(folder, path(folder, first), origin)
     }
 
-    /// Shows `visit` the records from `from` on, in order, until it breaks or `end` (exclusive) is reached. Nothing about
-    /// them is checked.
+    /// Opens a segment under another name than its own.
+    pub fn open_at(folder: &Folder, path: PathBuf, origin: u128) -> Result<Self, SegmentError> {
+        let database = guarded(&path, || open_for_reading(folder, &path, READER_CACHE))?;
+        Ok(Self { path, origin, database })
+    }
+
+    /// Shows `visit` the records from `from` on, in order, until it breaks or `end` (exclusive) is reached. Their contents
+    /// are not checked.
     pub fn scan(
         &self,
         from: u64,
@@ -161,11 +168,9 @@ impl Reader {
             let start = before.transpose().map_err(redb::Error::from)?.map_or(from, |(key, _)| key.value());
             for item in table.range(start..end.max(start)).map_err(redb::Error::from)? {
                 let (key, value) = item.map_err(redb::Error::from)?;
-                for record in block::records(key.value(), value.value()) {
-                    let (sequence, bytes) = record.map_err(|sequence| self.headless(sequence))?;
-                    if sequence >= end || (sequence >= from && visit(sequence, bytes).is_break()) {
-                        return Ok(());
-                    }
+                let visited = block::visit(self.origin, key.value(), value.value(), &(from..end), &mut visit);
+                if visited.map_err(|error| self.damaged(&error))?.is_break() {
+                    break;
                 }
             }
             Ok(())
@@ -179,14 +184,13 @@ impl Reader {
             let table = transaction.open_table(RECORDS).map_err(redb::Error::from)?;
             let last = table.last().map_err(redb::Error::from)?;
             let Some((key, value)) = last else { return Ok(None) };
-            let newest = block::records(key.value(), value.value()).last().transpose();
-            let newest = newest.map_err(|sequence| self.headless(sequence))?.map(|(sequence, _)| sequence);
-            Ok(newest.filter(|sequence| *sequence != super::record::WINDOW_KEY))
+            let newest = block::last(self.origin, key.value(), value.value()).map_err(|error| self.damaged(&error))?;
+            Ok(Some(newest).filter(|sequence| *sequence != super::record::WINDOW_KEY))
         })
     }
 
-    fn headless(&self, sequence: u64) -> SegmentError {
-        SegmentError::Damaged { path: self.path.clone(), reason: format!("record {sequence}: no record header") }
+    fn damaged(&self, error: &block::BlockError) -> SegmentError {
+        SegmentError::Damaged { path: self.path.clone(), reason: error.to_string() }
     }
 }
 
