@@ -29,7 +29,7 @@ pub mod live;
 mod summary;
 
 use backlog::QueueBacklog;
-use ingest::Ingest;
+use ingest::{Complaint, Ingest};
 
 /// The agent looks this often whether a stage has ended, and feeds the watchdog.
 const TICK: Duration = Duration::from_secs(1);
@@ -175,6 +175,7 @@ impl Agent {
                 window: Window::new(window(&self.settings, &source), marks),
                 intake: intake.clone(),
                 metrics: Arc::clone(&metrics),
+                complaint: Complaint::default(),
             };
             self.spawn(format!("the ingest of source {}", source.name), async move { Ok(ingest.run(received).await?) });
             match source.interface.clone() {

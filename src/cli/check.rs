@@ -17,7 +17,10 @@ Examples:
   meterferry check meterferry.toml  this file, with conf.d beside it
   meterferry check --dump           every key as the agent sees it, secrets masked
 
-Exit codes: 0 it is right; 78 it is not")]
+Exit codes:
+  0   it is right
+  2   the command line is wrong
+  78  it is not right")]
 pub struct Args {
     /// Configuration file, in place of --config
     pub file: Option<PathBuf>,

@@ -33,19 +33,22 @@ pub mod version;
 /// The configuration is wrong (sysexits.h, `EX_CONFIG`).
 pub const EX_CONFIG: u8 = 78;
 
+/// Where help puts the options below: behind those of the subcommand.
+const GLOBAL: &str = "Options of every command";
+
 /// Options that every subcommand takes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Global {
     /// Configuration file [default: /etc/meterferry/meterferry.toml, else meterferry/meterferry.toml in the XDG folder]
-    #[arg(long, short, global = true, value_name = "FILE")]
+    #[arg(long, short, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub config: Option<PathBuf>,
 
     /// What to log: error, warn, info, debug, trace, or a filter such as meterferry::queue=debug
-    #[arg(long, global = true, value_name = "FILTER", default_value = "info")]
+    #[arg(long, global = true, value_name = "FILTER", default_value = "info", help_heading = GLOBAL)]
     pub log: String,
 
     /// When to colour the output
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = GLOBAL)]
     pub color: ColorChoice,
 }
 

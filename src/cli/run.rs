@@ -32,6 +32,7 @@ Signals:
 Exit codes:
   0   stopped orderly
   1   a stage failed; another start recovers
+  2   the command line is wrong
   78  the configuration is wrong")]
 pub struct Args {
     /// Stop when the process that started this one is gone
