@@ -86,6 +86,7 @@ pub(super) fn open(options: &Options, metrics: Arc<Metrics>, clock: Clock) -> Re
         shared: Arc::new(shared),
         metrics,
         clock,
+        open_day: None,
         identity,
     };
     store.recover(fresh)?;
@@ -105,6 +106,7 @@ impl Store {
             }
             Some(newest) => {
                 self.newest = newest;
+                self.open_day = self.identity.daily.as_ref().and_then(|daily| daily.open_day);
                 self.recover_newest()?;
             }
         }
@@ -117,6 +119,7 @@ impl Store {
         self.release_point = self.release_point.clamp(1, end);
         let release_point = self.release_point;
         self.shared.change(|state| state.release_point = release_point);
+        self.begin_ledger();
         if self.released_on_disk == 0 {
             self.released_on_disk = release_point;
             if let Err(error) = release::write(&self.folder, self.identity.origin, release_point) {
@@ -180,7 +183,8 @@ impl Store {
     fn read_window_and_marks(&mut self, first: u64) -> Result<bool, SegmentError> {
         let reader = Reader::open(&self.folder, first)?;
         let (origin, capacity) = (self.identity.origin, self.window.clone());
-        let mut found = Found { marks: std::mem::take(&mut self.marks), release_point: 0, end: first, window: false };
+        let marks = std::mem::take(&mut self.marks);
+        let mut found = Found { marks, release_point: 0, end: first, window: false, receipt: None };
         let mut damage = None;
         reader.scan(WINDOW_KEY, u64::MAX, |sequence, bytes| match record::decode(origin, sequence, bytes) {
             Ok(stored) => {
@@ -199,6 +203,7 @@ impl Store {
         }
         self.release_point = self.release_point.max(found.release_point);
         self.shared.change(|state| state.end = state.end.max(found.end));
+        self.know_receipt(found.receipt);
         Ok(found.window)
     }
 
@@ -223,6 +228,8 @@ struct Found {
     release_point: u64,
     end: u64,
     window: bool,
+    /// The latest day that has its place for a receipt.
+    receipt: Option<i32>,
 }
 
 impl Found {
@@ -239,6 +246,9 @@ impl Found {
             }
             Content::Record(body) => {
                 self.end = sequence + 1;
+                if let Body::Daily(daily) = &body {
+                    self.receipt = self.receipt.max(Some(daily.day));
+                }
                 if let Some((source, mark)) = mark_of(&body) {
                     remember(&mut self.marks, source, mark, capacity);
                 }
@@ -258,7 +268,7 @@ pub(super) fn mark_of(body: &Body) -> Option<(&str, Mark)> {
         Body::Dead(dead) => {
             Some((&dead.source, Mark::of(&dead.sender, dead.packet_id, &dead.topic, &dead.payload, false)))
         }
-        Body::Gap(_) => None,
+        Body::Gap(_) | Body::Daily(_) => None,
     }
 }
 
