@@ -18,10 +18,10 @@ use jiff::Span;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
-/// Gaps that one receipt lists.
-pub const MOST_GAPS: usize = 256;
-/// Characters of a gap's reason in a receipt; its gap record has all of them.
-const REASON: usize = 120;
+/// Gaps that one receipt lists: 40 KB at most.
+pub const MOST_GAPS: usize = 100;
+/// Characters of a gap's reason in a receipt; its gap record has more.
+const REASON: usize = 80;
 /// Stands for the reasons of gaps that are not listed one by one.
 const MANY: &str = "many gaps: each has its gap record";
 
@@ -48,6 +48,17 @@ pub struct Stretch {
     /// All from `first` to `last`; fewer where a day has more than [`MOST_GAPS`] gaps and the last ones are drawn together.
     pub count: u64,
     pub reason: String,
+}
+
+impl DailyReceipt {
+    /// The same with all its gaps drawn together, for a topic that finds the list too large.
+    pub fn without_list(mut self) -> Self {
+        if let (Some(first), Some(last)) = (self.gaps.first(), self.gaps.last()) {
+            let count = self.gaps.iter().map(|gap| gap.count).sum();
+            self.gaps = vec![Stretch { first: first.first, last: last.last, count, reason: MANY.to_owned() }];
+        }
+        self
+    }
 }
 
 /// What the next receipt will say, as far as it is known by what was sent.
@@ -96,14 +107,20 @@ impl Ledger {
 
     /// A reading is sent after all. True if a gap was known there.
     pub fn present(&mut self, sequence: u64) -> bool {
-        self.explains(sequence, sequence) && self.cut_out(sequence, sequence)
+        self.closes(sequence) && self.cut_out(sequence, sequence)
     }
 
-    /// Whether all of these are known as a gap.
+    /// Whether all of these are known as a gap, or lie before what the next receipt covers.
     pub fn explains(&self, first: u64, last: u64) -> bool {
         let at = self.gaps.partition_point(|gap| gap.first <= first);
         let holding = at.checked_sub(1).map(|before| &self.gaps[before]);
         last < self.first || holding.is_some_and(|gap| last <= gap.last)
+    }
+
+    /// Whether a reading at `sequence` would close a gap.
+    pub fn closes(&self, sequence: u64) -> bool {
+        let at = self.gaps.partition_point(|gap| gap.last < sequence);
+        self.gaps.get(at).is_some_and(|gap| gap.first <= sequence && !gap.is_drawn_together())
     }
 
     /// What the receipt at `sequence` says.

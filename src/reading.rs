@@ -140,12 +140,22 @@ pub struct Gap {
     pub noticed: Received,
 }
 
+/// A day is over: here its receipt is sent, which is filled in then ([`crate::daily`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Daily {
+    /// UTC, counted from 1970-01-01.
+    pub day: i32,
+    /// When it was found to be over.
+    pub noticed: Received,
+}
+
 /// What stands under one sequence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
     Reading(Reading),
     Dead(Dead),
     Gap(Gap),
+    Daily(Daily),
 }
 
 /// One record of the queue as its readers see it.

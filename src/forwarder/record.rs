@@ -14,8 +14,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
 use crate::clock;
+use crate::daily::DailyReceipt;
 use crate::forwarder::timestamp;
-use crate::reading::{CE_TYPE_GAP, CE_TYPE_READING, QueueId, Reading, Received};
+use crate::reading::{CE_TYPE_GAP, CE_TYPE_READING, CE_TYPE_RECEIPT, QueueId, Reading, Received};
 
 /// What stays as it is in a path segment of a URI reference (RFC 3986, unreserved).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -157,13 +158,22 @@ impl Recorder {
 
     /// Under `sequence`, that `missing` will not be seen.
     pub fn gap(&self, sequence: u64, missing: &Missing, noticed: &Received, now: &Received) -> Record {
-        let time = clock::corrected_ms(noticed, now);
-        let value = serde_json::to_vec(missing).expect("numbers and text are always JSON");
+        self.of_the_agent(sequence, CE_TYPE_GAP, missing, clock::corrected_ms(noticed, now))
+    }
+
+    /// Under `sequence`, what the day was that was noticed to be over.
+    pub fn receipt(&self, sequence: u64, receipt: &DailyReceipt, noticed: &Received, now: &Received) -> Record {
+        self.of_the_agent(sequence, CE_TYPE_RECEIPT, receipt, clock::corrected_ms(noticed, now))
+    }
+
+    /// What the agent itself has to say: under its own id, in the default topic.
+    fn of_the_agent(&self, sequence: u64, kind: &'static str, value: &impl Serialize, time: i64) -> Record {
+        let value = serde_json::to_vec(value).expect("numbers and text are always JSON");
         Record {
             topic: Arc::clone(&self.default_topic),
             key: self.agent_id.clone(),
             value: value.into(),
-            headers: self.headers(sequence, Arc::clone(&self.agent_source), CE_TYPE_GAP, time, "application/json"),
+            headers: self.headers(sequence, Arc::clone(&self.agent_source), kind, time, "application/json"),
             timestamp_ms: time,
         }
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::daily::DailyReceipt;
 use crate::forwarder::advice::Names;
 use crate::forwarder::batch::Allowance;
 use crate::forwarder::cluster::{Cluster, Failure, Session};
@@ -14,11 +15,14 @@ use crate::forwarder::resume::{Committed, ResumePoint};
 use crate::forwarder::timestamp::TopicLimits;
 use crate::forwarder::transfer::{Next, Parts, Transfer};
 use crate::metrics::Metrics;
-use crate::reading::{CE_TYPE_GAP, Received};
+use crate::reading::{CE_TYPE_GAP, CE_TYPE_READING, CE_TYPE_RECEIPT, Received};
 use crate::shutdown::Shutdown;
 
 const LIMITS: TopicLimits = TopicLimits { retention_ms: Some(604_800_000), before_max_ms: None, compact: false };
 const NOW: Received = Received { wall_ms: 1_800_000_000_000, boot_ms: 5_000, boot_id: 1, synchronised: true };
+
+/// Larger receipts are refused, as by a topic that takes only small records.
+const LARGEST_RECEIPT: usize = 600;
 
 /// SplitMix64: the same seed gives the same run on every machine.
 struct Dice(u64);
@@ -162,8 +166,11 @@ impl Session for FakeSession {
 
     fn settle(&mut self) -> Result<(), Failure> {
         let no_gaps = self.world.lock().unwrap().no_gaps;
-        let refused =
-            |record: &Record| record.value.starts_with(b"BAD") || (no_gaps && record.headers.kind == CE_TYPE_GAP);
+        let refused = |record: &Record| match record.headers.kind {
+            CE_TYPE_GAP => no_gaps,
+            CE_TYPE_RECEIPT => record.value.len() > LARGEST_RECEIPT,
+            _ => record.value.starts_with(b"BAD"),
+        };
         let bad = self.call(Call::Produce, |open, _| open.pending.iter().any(|(record, _)| refused(record)))?;
         // As Kafka does: the error is the whole batch's.
         if bad { Err(failure(Call::Produce, Code::MessageSizeTooLarge)) } else { Ok(()) }
@@ -238,8 +245,32 @@ fn explained(log: &[(Record, i64)]) -> BTreeSet<u64> {
 }
 
 fn values(log: &[(Record, i64)]) -> Vec<String> {
-    let readings = log.iter().filter(|(record, _)| record.headers.kind != CE_TYPE_GAP);
+    let readings = log.iter().filter(|(record, _)| record.headers.kind == CE_TYPE_READING);
     readings.map(|(record, _)| String::from_utf8(record.value.to_vec()).unwrap()).collect()
+}
+
+/// Promise 5, as a consumer would check it: each receipt follows the one before, and says what is there and what is not.
+/// Returns how many there are.
+fn check_receipts(log: &[(Record, i64)], seed: u64) -> usize {
+    let sequence = |record: &Record| record.headers.sequence.parse::<u64>().unwrap();
+    let of_kind = |kind| log.iter().map(|(record, _)| record).filter(move |record| record.headers.kind == kind);
+    let readings: BTreeSet<u64> = of_kind(CE_TYPE_READING).map(sequence).collect();
+    let (mut next, mut number) = (1, 0);
+    for record in of_kind(CE_TYPE_RECEIPT) {
+        let receipt: DailyReceipt = serde_json::from_slice(&record.value).unwrap();
+        let missing: u64 = receipt.gaps.iter().map(|gap| gap.count).sum();
+        assert_eq!((receipt.first, receipt.last), (next, sequence(record) - 1), "seed {seed}: {receipt:?}");
+        assert_eq!(receipt.count + missing, receipt.last + 1 - receipt.first, "seed {seed}: {receipt:?}");
+        let there = readings.range(receipt.first..receipt.last + 1).count() as u64;
+        assert_eq!(receipt.count, there, "seed {seed}: {receipt:?}");
+        for gap in &receipt.gaps {
+            let there = readings.range(gap.first..=gap.last).count() as u64;
+            assert_eq!(gap.count + there, gap.last - gap.first + 1, "seed {seed}: {gap:?}");
+        }
+        next = sequence(record) + 1;
+        number += 1;
+    }
+    number
 }
 
 /// Rounds without faults until everything is released.
@@ -256,11 +287,12 @@ fn drain(transfer: &mut Transfer, cluster: &FakeCluster) {
 
 /// Adds something to the queue; `good` are the values that Kafka must get.
 fn feed(dice: &mut Dice, backlog: &FakeBacklog, n: u64, good: &mut Vec<String>) {
-    match dice.below(20) {
+    match dice.below(21) {
         0 => drop(backlog.dead(format!("DEAD{n}"), NOW)),
         1 => drop(backlog.reading("d", format!("BAD{n}"), NOW)),
         2 => drop(backlog.gap(1 + dice.below(3), NOW)),
         3 => backlog.disk().next += 1 + dice.below(3),
+        4 => drop(backlog.day_over(i32::try_from(n).unwrap(), NOW)),
         _ => {
             good.push(format!("r{n}"));
             backlog.reading("d", format!("r{n}"), NOW);
@@ -272,6 +304,7 @@ fn feed(dice: &mut Dice, backlog: &FakeBacklog, n: u64, good: &mut Vec<String>) 
 /// in Kafka exactly once and in order, everything else is explained, and nothing is released that is not there.
 #[test]
 fn exactly_once_whatever_fails() {
+    let mut receipts = 0;
     for seed in 0..400 {
         let mut dice = Dice(seed ^ 0xfeed);
         let (cluster, backlog) = (cluster(seed, 4 + seed % 60), FakeBacklog::new(7));
@@ -309,6 +342,7 @@ fn exactly_once_whatever_fails() {
         assert_eq!(ids.len(), world.log.len(), "seed {seed}: a ce_id came twice");
         assert!(world.log.windows(2).all(|w| w[0].0.headers.sequence < w[1].0.headers.sequence), "seed {seed}: order");
         assert_eq!(disk.forks, 0, "seed {seed}");
+        receipts += check_receipts(&world.log, seed);
         let letters = disk.entries.values().filter(|e| {
             let text = format!("{:?}", e.body);
             text.contains("BAD") || text.contains("DEAD")
@@ -325,6 +359,7 @@ fn exactly_once_whatever_fails() {
             "seed {seed}: a neighbour condemned"
         );
     }
+    assert!(receipts > 1_000, "{receipts} receipts");
 }
 
 /// Promise 3: a restored image or a rolled-back file forks the queue; a reading is repeated rather than lost.

@@ -88,8 +88,11 @@ struct Tally {
     load: Load,
     /// Records handed to Kafka: gap records before an entry count too.
     handed: u64,
+    /// Of these: those that only explain.
     gaps: u64,
     late: u64,
+    /// The daily receipt that was handed over last: its sequence, and the day. Nothing follows it.
+    receipt: Option<(u64, i32)>,
 }
 
 impl Tally {
@@ -128,6 +131,7 @@ pub struct Transfer {
 impl Transfer {
     pub fn new(parts: Parts) -> Self {
         let recorder = recorder(&parts);
+        let supply = Supply::new(parts.backlog.ledger());
         let backoff = Backoff::new(RETRY_BASE, parts.retry_max_delay);
         let started = (parts.now)();
         let pace = Pace::new(parts.most);
@@ -135,7 +139,7 @@ impl Transfer {
             parts,
             session: None,
             recorder,
-            supply: Supply::default(),
+            supply,
             pace,
             backoff,
             trouble: Trouble::default(),
@@ -190,6 +194,8 @@ impl Transfer {
                 warn!(kafka, local, "Kafka's resume point is behind the queue's: were the group's offsets reset?");
             }
             Decision::Release { next } => {
+                let (backlog, heartbeat) = (self.parts.backlog.as_mut(), self.parts.heartbeat.as_ref());
+                self.supply.catch_up(backlog, local, next, heartbeat)?;
                 self.parts.metrics.forwarder.sent.add(next - local);
                 self.release(next)?;
             }
@@ -215,6 +221,7 @@ impl Transfer {
         let old = self.parts.backlog.queue_id();
         let new = self.parts.backlog.fork(why)?;
         self.recorder = recorder(&self.parts);
+        self.supply.forked(self.parts.backlog.release_point());
         self.parts.metrics.forwarder.forks.one();
         warn!(why, %old, %new, "the queue takes a new id; everything unreleased is sent, some of it perhaps a second time");
         Ok(())
@@ -338,11 +345,11 @@ impl Transfer {
             left.records = left.records.saturating_sub(tally.load.records);
             left.bytes = left.bytes.saturating_sub(tally.load.bytes);
             let over = left.records == 0 || left.bytes == 0 || opened.elapsed() >= STREAM_LIMIT;
-            if over || self.parts.shutdown.is_asked() || self.parts.backlog.end() <= end {
+            if over || tally.receipt.is_some() || self.parts.shutdown.is_asked() || self.parts.backlog.end() <= end {
                 break;
             }
             match self.supply.read(self.parts.backlog.as_mut(), end, left)? {
-                Some(chunk) if !self.supply.has_dead(&chunk) => {
+                Some(chunk) if !self.supply.wants_disk(&chunk) => {
                     end = chunk.end();
                     self.hand_over(session, chunk, &mut stamps, tally)?;
                 }
@@ -371,6 +378,7 @@ impl Transfer {
         tally.load.bytes += chunk.bytes();
         tally.load.records += chunk.entries.len();
         tally.load.next = chunk.end();
+        tally.receipt = chunk.receipt();
         let mut expected = chunk.from;
         for entry in chunk.entries {
             let after = entry.sequence + 1;
@@ -389,6 +397,9 @@ impl Transfer {
 
     fn committed(&mut self, end: u64, tally: &Tally, open: Duration) -> Result<(), BacklogError> {
         debug!(end, records = tally.load.records, bytes = tally.load.bytes, ?open, "committed");
+        if let Some((sequence, day)) = tally.receipt {
+            self.supply.receipt_sent(self.parts.backlog.as_mut(), sequence, day)?;
+        }
         self.release(end)?;
         if let Some((_, stamps)) = self.doubtful.take() {
             self.stamps = stamps;

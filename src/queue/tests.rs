@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::inspect::Inspector;
 use super::*;
+use crate::daily::Ledger;
 use crate::reading::{DeadLetter, Entry, Reading};
 use crate::receipt::{Receipt, Ticket};
 
@@ -506,5 +507,74 @@ fn a_reader_may_begin_within_a_block() {
         assert_eq!(entries[0].sequence, from);
         assert!(queue.outlet.fingerprint(from).expect("readable").is_some());
     }
+    stop(queue);
+}
+
+/// Promise 9: a day that is over has one place for its receipt, whenever the agent was killed around midnight.
+#[test]
+fn a_day_has_one_receipt() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = options(folder.path());
+    let today = crate::daily::day_of(Clock::new().now().wall_ms);
+    let set_open_day = |day: i32| {
+        let folder = super::folder::Folder::new(Arc::new(super::disk::RealDisk), &options.path);
+        let Ok(Some(mut identity)) = identity::Identity::read(&folder) else { panic!("no identity") };
+        identity.daily.as_mut().expect("kept from the start on").open_day = Some(day);
+        identity.write(&folder).expect("written");
+    };
+    let days = || {
+        let entries = Inspector::open(&options.path).expect("a queue").peek(Some(1), 1_000).expect("readable");
+        let day = |entry: &Entry| match &entry.body {
+            Body::Daily(daily) => Some(daily.day),
+            _ => None,
+        };
+        entries.iter().filter_map(day).collect::<Vec<_>>()
+    };
+    let run = |readings: std::ops::Range<u64>| {
+        let queue = start(&options);
+        append(&queue, readings);
+        stop(queue);
+    };
+    run(0..10);
+    assert_eq!(days(), [0; 0], "the first day is not over");
+    set_open_day(today - 3);
+    run(10..20);
+    run(20..30);
+    assert_eq!(days(), [today - 3], "one for three days without the agent");
+    // Killed between the commit and the note that the day is closed.
+    set_open_day(today - 3);
+    run(30..40);
+    run(40..50);
+    assert_eq!(days(), [today - 3]);
+    set_open_day(today - 1);
+    run(50..60);
+    assert_eq!(days(), [today - 3, today - 1]);
+    // A clock that was ahead leads to no receipt.
+    set_open_day(today + 100);
+    run(60..70);
+    assert_eq!(days(), [today - 3, today - 1]);
+}
+
+/// Promise 5: what the next receipt says outlives a restart, and begins anew with a new queue id.
+#[test]
+fn the_ledger_is_kept() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = options(folder.path());
+    let mut queue = start(&options);
+    append(&queue, 0..100);
+    let mut ledger = queue.outlet.ledger();
+    assert_eq!(ledger, Ledger::new(1));
+    ledger.explain(5, 9, "not \"JSON\" \u{0} ü");
+    ledger.sent(crate::daily::date_of(20_000), 20);
+    ledger.explain(25, 25, "damage");
+    queue.outlet.keep(&ledger).expect("kept");
+    stop(queue);
+    let mut queue = start(&options);
+    assert_eq!(queue.outlet.ledger(), ledger);
+    queue.outlet.release(50).expect("released");
+    queue.outlet.fork("test").expect("forked");
+    stop(queue);
+    let queue = start(&options);
+    assert_eq!(queue.outlet.ledger(), Ledger::new(50));
     stop(queue);
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::harness::by_hand::{ByHand, Hand};
 use crate::harness::kafka::Kafka;
 use crate::harness::line::Line;
+use crate::harness::mosquitto::mosquitto_pub;
 use crate::harness::process::{self, Running};
 use crate::harness::scale::scale;
 use crate::harness::wait::{self, PATIENT};
@@ -299,4 +300,71 @@ fn beside_a_running_agent() {
     let value: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!((output.status.code(), &value["queues"][0]["readings"]), (Some(0), &(20 + 6 * 300).into()), "{value}");
     assert_eq!(value["queues"][0]["devices"], 6);
+}
+
+/// Promises 3 and 5: the agent's daily receipt says what is there, whatever happened that day and wherever the agent was
+/// killed when it sent it: one a day, and it agrees.
+#[test]
+#[ignore = "needs Mosquitto and Kafka: run tests/run"]
+fn daily_receipts_agree() {
+    let kafka = Kafka::shared();
+    let mut line = Line::new(kafka, "audit-daily");
+    line.start();
+    line.publish(20);
+    mosquitto_pub(line.mosquitto.port(), "sma", b"not a document");
+    line.publish(10);
+    line.audit();
+    line.agent.stop();
+    for (day, point) in
+        [(9, "committed"), (8, "in-transaction"), (7, "offsets-sent"), (6, "kafka-committed"), (5, "released")]
+    {
+        line.agent.set_open_day(day);
+        line.agent.failpoint(Some(point));
+        line.agent.start();
+        line.agent.wait_failpoint();
+        line.agent.failpoint(None);
+        line.start();
+        line.publish(5);
+        line.audit();
+        line.agent.stop();
+    }
+    let audit = line.auditor().audit(&line.publisher.published());
+    assert_eq!((audit.repeated, audit.gaps().len()), (0, 1), "{audit}");
+    audit.assert_exact();
+    let receipts: Vec<Value> = audit
+        .records
+        .iter()
+        .filter(|record| record.is_receipt())
+        .map(|record| serde_json::from_slice(&record.value).expect("JSON"))
+        .collect();
+    let days: std::collections::BTreeSet<&str> =
+        receipts.iter().map(|receipt| receipt["day"].as_str().expect("a day")).collect();
+    assert_eq!((receipts.len(), days.len()), (5, 5), "{receipts:?}");
+    assert_eq!(
+        (&receipts[0]["first"], &receipts[0]["last"], &receipts[0]["count"]),
+        (&1.into(), &31.into(), &30.into())
+    );
+    assert_eq!((&receipts[0]["gaps"][0]["first"], &receipts[0]["gaps"][0]["count"]), (&21.into(), &1.into()));
+    let outcome = self::audit(kafka, &["--topic", &line.topic]);
+    assert_eq!((outcome.code, outcome.of(0, "receipts.agree")), (Some(0), &5.into()), "{}", outcome.value);
+    assert_eq!(outcome.of(0, "readings"), 30 + 5 * 5);
+    // Nobody takes it for a reading.
+    let mut consume = line.agent.command(&["consume", "--count", "61"]);
+    let shown = String::from_utf8(consume.output().expect("it runs").stdout).expect("text");
+    assert_eq!(shown.matches("receipt of 20").count(), 5, "{shown}");
+
+    // A receipt proves a loss that leaves no hole: the topic's beginning was deleted with the topic.
+    let topic = kafka.topic("audit-copy", 1);
+    let hand = Hand::new(kafka);
+    for record in audit.records.iter().filter(|record| record.id().1 > 4) {
+        let (queue, sequence) = record.id();
+        let queue = u128::from_str_radix(queue, 16).expect("a queue id");
+        let record =
+            ByHand::reading(sequence, &record.key, &record.value).kind(record.header("ce_type")).of(queue, "copy");
+        hand.send(&topic, &record);
+    }
+    hand.flush();
+    let outcome = self::audit(kafka, &["--topic", &topic]);
+    assert_eq!((outcome.code, outcome.of(0, "missing_ranges.0.last")), (Some(1), &4.into()), "{}", outcome.value);
+    assert!(table(kafka, &topic).contains("says 30 readings in 1 to 31, here are 26"), "{}", table(kafka, &topic));
 }
