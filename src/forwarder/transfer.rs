@@ -235,7 +235,7 @@ impl Transfer {
         self.session = Some(session);
         let (from, end) = (self.parts.backlog.release_point(), self.parts.backlog.end());
         let (server, waiting) = (&self.parts.names.server, end.saturating_sub(from));
-        if self.trouble.is_on() || metrics.connects.get() == 1 {
+        if self.trouble.connected() || metrics.connects.get() == 1 {
             info!(%server, from, waiting, "connected to Kafka");
         } else {
             debug!(%server, from, waiting, "connected to Kafka again");
@@ -261,7 +261,7 @@ impl Transfer {
         };
         let now = (self.parts.now)();
         self.supply.put_away(self.parts.backlog.as_mut(), &chunk, &now, self.parts.heartbeat.as_ref())?;
-        let mut tally = Tally::default();
+        let (mut tally, opened) = (Tally::default(), Instant::now());
         match self.transaction(session.as_mut(), chunk, &mut tally) {
             Ok(()) => {
                 self.session = Some(session);
@@ -269,8 +269,9 @@ impl Transfer {
             }
             Err(Stop::Queue(error)) => Err(error.into()),
             Err(Stop::Kafka(failure)) => {
+                let open = opened.elapsed();
                 drop(session);
-                Ok(self.refused(&failure, from, &tally)?)
+                Ok(self.refused(&failure, from, &tally, open)?)
             }
         }
     }
@@ -431,7 +432,7 @@ impl Transfer {
     }
 
     /// A transaction failed: halves, condemns, or leaves it to the next connection.
-    fn refused(&mut self, failure: &Failure, from: u64, tally: &Tally) -> Result<Next, BacklogError> {
+    fn refused(&mut self, failure: &Failure, from: u64, tally: &Tally, open: Duration) -> Result<Next, BacklogError> {
         let held = tally.held();
         match outcome::decide(failure.code, failure.call, held) {
             Outcome::Halve => self.pace.refused(tally.load),
@@ -441,7 +442,8 @@ impl Transfer {
                 self.condemn(failure, from)?;
             }
             Outcome::PersonMustAct(Class::Timestamp) => self.limits_due_ms = 0,
-            Outcome::Retry | Outcome::Rebuild | Outcome::PersonMustAct(_) => {}
+            Outcome::Retry | Outcome::Rebuild => self.pace.failed(tally.load, open),
+            Outcome::PersonMustAct(_) => {}
         }
         Ok(self.failed(failure, held))
     }
