@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use super::Global;
+use super::{Global, terminal};
+use crate::config::settings::Settings;
 use crate::config::{self, Environment};
 use crate::forwarder;
 
@@ -44,7 +45,7 @@ impl Cluster {
     pub(super) fn address(&self, global: &Global) -> Result<Address, ExitCode> {
         let settings = match &global.config {
             Some(_) => Some(super::load(global)?.settings),
-            None => config::load(None, &Environment::of_process()).ok().map(|loaded| loaded.settings),
+            None => found(&Environment::of_process()),
         };
         let mut address = match settings.filter(|settings| !settings.kafka.bootstrap_servers.is_empty()) {
             Some(settings) => Address {
@@ -66,5 +67,20 @@ impl Cluster {
         }
         address.properties.extend(self.property.iter().cloned());
         Ok(address)
+    }
+}
+
+/// The configuration where it is looked for; one that is there and cannot be used (a password that only the agent's user
+/// may read) is said, since what is read is then another cluster.
+fn found(environment: &Environment) -> Option<Settings> {
+    match config::load(None, environment) {
+        Ok(loaded) => Some(loaded.settings),
+        Err(problems) => {
+            let first = problems.errors.first().filter(|_| environment.candidates().iter().any(|path| path.exists()));
+            if let Some(first) = first {
+                terminal::say(format_args!("the configuration is not used: {}; see meterferry check", first.text()));
+            }
+            None
+        }
     }
 }
