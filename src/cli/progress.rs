@@ -59,7 +59,7 @@ impl Drop for Progress {
 }
 
 fn bar(what: &'static str, total: u64, done: u64) -> ProgressBar {
-    let template = "{bar:30} {human_pos} of {human_len} {msg}, {per_sec:.0}, {eta} left";
+    let template = "{bar:24} {human_pos} of {human_len} {msg}, {eta} left";
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10)).with_style(style);
     bar.set_message(what);

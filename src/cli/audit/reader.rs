@@ -32,8 +32,12 @@ const SLICE: Duration = Duration::from_secs(1);
 const QUESTION: Duration = Duration::from_secs(10);
 /// Between two looks whether a transaction has ended.
 const LOOK: Duration = Duration::from_millis(200);
-/// Kilobytes of records that wait in the client library, over all partitions.
-const WAITING_KB: usize = 32 * 1024;
+/// Kilobytes of records that wait in the client library, over all partitions, before its own overhead: as much again.
+const WAITING_KB: usize = 8 * 1024;
+/// Records that wait there, over all partitions: enough to hide the way to the broker.
+const WAITING: usize = 10_000;
+/// The least of both for one partition.
+const LEAST: usize = 64;
 /// What Kafka keeps by default (`log.retention.hours`), where a topic's configuration may not be read.
 const RETENTION_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
@@ -168,12 +172,8 @@ impl Reader {
             self.partitions[at].until = high;
         }
         let begin = Instant::now();
-        for at in 0..self.partitions.len() {
-            while self.partitions[at].next < self.partitions[at].until {
-                let (_, committed) = self.watermarks(&self.consumer, at)?;
-                if committed >= self.partitions[at].until {
-                    break;
-                }
+        for at in (0..self.partitions.len()).filter(|at| self.partitions[*at].next < self.partitions[*at].until) {
+            while self.watermarks(&self.consumer, at)?.1 < self.partitions[at].until {
                 let Partition { topic, id, .. } = &self.partitions[at];
                 if begin.elapsed() >= SILENCE {
                     let (topic, partition) = (topic.clone(), *id);
@@ -347,12 +347,17 @@ impl Reader {
 }
 
 fn config(address: &Address, isolation: &str, partitions: usize) -> ClientConfig {
-    let kilobytes = (WAITING_KB / partitions.max(1)).max(64).to_string();
+    let share = |all: usize| (all / partitions.max(1)).max(LEAST).to_string();
+    let (kilobytes, records) = (share(WAITING_KB), share(WAITING));
     let preferences = [
         ("queued.max.messages.kbytes", &*kilobytes),
-        ("queued.min.messages", "10000"),
-        ("fetch.max.bytes", "8388608"),
+        ("queued.min.messages", &*records),
+        // A record larger than this is read all the same, alone.
+        ("fetch.message.max.bytes", "262144"),
+        ("fetch.max.bytes", "2097152"),
         ("fetch.wait.max.ms", "100"),
+        // A partition whose share is full is asked again soon, not after a second.
+        ("fetch.queue.backoff.ms", "5"),
     ];
     let mut config = consume::client::config(address, "meterferry-audit", &preferences);
     config
