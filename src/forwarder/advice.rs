@@ -122,6 +122,11 @@ fn setting(failure: &Failure) -> String {
         (Code::InvalidTransactionTimeout, _) => {
             "kafka.transaction_timeout is above the broker's transaction.max.timeout.ms".to_owned()
         }
+        (code, Call::Produce) if code.class() == Class::Record => format!(
+            "not even the record that says why a sequence is missing is taken, which has about a kilobyte: look at \
+             max.message.bytes of topic {}, and whether the broker takes only records of a schema there",
+            failure.topic.as_deref().unwrap_or("kafka.topic")
+        ),
         (_, Call::Configure) => "look at [kafka.properties] and [kafka.tls]; readings are kept meanwhile".to_owned(),
         (Code::InvalidReplicationFactor, _) => {
             "kafka.replication is more than there are brokers: lower it, or make the topic by hand".to_owned()

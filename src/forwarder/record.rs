@@ -79,6 +79,10 @@ impl Headers {
     }
 }
 
+/// Characters of a gap record's reason. A gap record is smaller than the smallest document of a meter, so that no topic
+/// that takes readings finds it too large.
+const REASON: usize = 160;
+
 /// Why sequences are missing: the value of a gap record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Missing {
@@ -89,8 +93,15 @@ pub struct Missing {
 }
 
 impl Missing {
-    pub fn new(first: u64, last: u64, reason: impl Into<String>) -> Self {
-        Self { first, last, count: last.saturating_sub(first).saturating_add(1), reason: reason.into() }
+    /// `reason` is cut short where it is long: the dead letter has the whole of it.
+    pub fn new(first: u64, last: u64, reason: &str) -> Self {
+        // A character that JSON spells out takes six bytes.
+        let plain = |c: char| if c.is_control() { ' ' } else { c };
+        let mut short: String = reason.chars().take(REASON).map(plain).collect();
+        if reason.chars().nth(REASON).is_some() {
+            short.push('…');
+        }
+        Self { first, last, count: last.saturating_sub(first).saturating_add(1), reason: short }
     }
 }
 
@@ -183,6 +194,8 @@ fn segment(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const NOW: Received = Received { wall_ms: 1_697_623_020_500, boot_ms: 9_000, boot_id: 1, synchronised: true };
@@ -236,5 +249,15 @@ mod tests {
         let record = recorder().gap(7, &Missing::new(7, 9, "a damaged segment"), &NOW, &NOW);
         assert_eq!(record.value, r#"{"first":7,"last":9,"count":3,"reason":"a damaged segment"}"#);
         assert_eq!((&*record.topic, &*record.key, record.headers.kind), ("sma-kafka", "pi-1", "io.meterferry.gap"));
+    }
+
+    proptest! {
+        /// Promise 5: whatever the reason holds, the record that explains a missing sequence is small.
+        #[test]
+        fn gap_is_never_too_large(reason in proptest::collection::vec(any::<char>(), 0..1_000), sequence: u64) {
+            let reason: String = reason.into_iter().collect();
+            let record = recorder().gap(sequence, &Missing::new(sequence, sequence, &reason), &NOW, &NOW);
+            prop_assert!(record.size() < 1_200, "{} bytes", record.size());
+        }
     }
 }

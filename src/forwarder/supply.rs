@@ -1,6 +1,6 @@
 //! Short reads from the queue: what is waiting, in chunks, with the dead letters put away and the holes named.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::forwarder::batch::Allowance;
 use crate::forwarder::record::{Missing, Record, Recorder};
@@ -37,8 +37,6 @@ pub struct Supply {
     looked_until: u64,
     /// Readings that Kafka refused, with its reason: set aside, a gap record goes in their stead.
     condemned: BTreeMap<u64, String>,
-    /// Sequences whose gap record was refused too: nothing goes in their stead.
-    unsayable: BTreeSet<u64>,
 }
 
 impl Supply {
@@ -88,25 +86,19 @@ impl Supply {
         Ok(())
     }
 
-    /// The only record of a transaction was refused for good: a reading goes to the dead letters, a gap record is left out.
-    /// Returns the sequence, and whether a reading was lost to Kafka by it.
+    /// The reading that was alone in a transaction was refused for good: it goes to the dead letters, and from now on a gap
+    /// record in its stead. Returns its sequence; none where `chunk` begins with no reading, or one that is there already.
     pub fn condemn(
         &mut self,
         backlog: &mut dyn Backlog,
         chunk: &Chunk,
         reason: &str,
         now: &Received,
-    ) -> Result<(u64, bool), BacklogError> {
+    ) -> Result<Option<u64>, BacklogError> {
         let entry = chunk.entries.first().expect("a chunk has an entry");
         let sequence = entry.sequence;
         if !matches!(entry.body, Body::Reading(_)) || self.condemned.contains_key(&sequence) {
-            if hole(chunk.from, entry).is_some() && self.unsayable.insert(chunk.from) {
-                // It may have been the gap record before it all the time.
-                self.condemned.remove(&sequence);
-                return Ok((chunk.from, false));
-            }
-            self.unsayable.insert(sequence);
-            return Ok((sequence, false));
+            return Ok(None);
         }
         backlog.set_aside(DeadLetter {
             queue_id: backlog.queue_id(),
@@ -116,13 +108,12 @@ impl Supply {
             body: entry.body.clone(),
         })?;
         self.condemned.insert(sequence, reason.to_owned());
-        Ok((sequence, true))
+        Ok(Some(sequence))
     }
 
     /// Everything below `next` is in Kafka.
     pub fn released(&mut self, next: u64) {
         self.condemned = self.condemned.split_off(&next);
-        self.unsayable = self.unsayable.split_off(&next);
     }
 
     /// Hands the records of one entry to `take`: the one that explains missing sequences before it, if there are any, and its own.
@@ -136,13 +127,8 @@ impl Supply {
         mut take: impl FnMut(Record, bool) -> Result<(), E>,
     ) -> Result<(), E> {
         let sequence = entry.sequence;
-        if let Some(missing) = hole(expected, &entry)
-            && !self.unsayable.contains(&expected)
-        {
+        if let Some(missing) = hole(expected, &entry) {
             take(recorder.gap(expected, &missing, now, now), true)?;
-        }
-        if self.unsayable.contains(&sequence) {
-            return Ok(());
         }
         let one = |reason: &str| Missing::new(sequence, sequence, reason);
         match entry.body {
@@ -152,7 +138,7 @@ impl Supply {
             },
             Body::Dead(dead) => take(recorder.gap(sequence, &one(&dead.reason), &dead.received, now), true),
             Body::Gap(gap) => {
-                let missing = Missing::new(gap.first, gap.last, gap.reason);
+                let missing = Missing::new(gap.first, gap.last, &gap.reason);
                 take(recorder.gap(sequence, &missing, &gap.noticed, now), true)
             }
         }

@@ -13,7 +13,7 @@ use crate::backoff::Backoff;
 use crate::forwarder::advice::Names;
 use crate::forwarder::batch::{Allowance, Load, Pace, STREAM_LIMIT};
 use crate::forwarder::cluster::{Cluster, Failure, Session};
-use crate::forwarder::outcome::{self, Class, Outcome};
+use crate::forwarder::outcome::{self, Class, Held, Outcome};
 use crate::forwarder::record::Recorder;
 use crate::forwarder::resume::{self, Decision, ResumePoint};
 use crate::forwarder::supply::{Chunk, Supply};
@@ -92,6 +92,16 @@ struct Tally {
     late: u64,
 }
 
+impl Tally {
+    fn held(&self) -> Held {
+        match self.load.records {
+            1 if self.gaps == self.handed => Held::Explanation,
+            1 => Held::Reading,
+            _ => Held::Several,
+        }
+    }
+}
+
 /// One queue's way to Kafka.
 pub struct Transfer {
     parts: Parts,
@@ -151,7 +161,7 @@ impl Transfer {
         match done {
             Ok(next) => Ok(next),
             Err(Stop::Queue(error)) => Err(error),
-            Err(Stop::Kafka(failure)) => Ok(self.failed(&failure, false)),
+            Err(Stop::Kafka(failure)) => Ok(self.failed(&failure, Held::Several)),
         }
     }
 
@@ -411,8 +421,8 @@ impl Transfer {
 
     /// A transaction failed: halves, condemns, or leaves it to the next connection.
     fn refused(&mut self, failure: &Failure, from: u64, tally: &Tally) -> Result<Next, BacklogError> {
-        let alone = tally.load.records == 1;
-        match outcome::decide(failure.code, failure.call, alone) {
+        let held = tally.held();
+        match outcome::decide(failure.code, failure.call, held) {
             Outcome::Halve => self.pace.refused(tally.load),
             Outcome::DeadLetter => {
                 self.pace.refused(tally.load);
@@ -422,25 +432,22 @@ impl Transfer {
             Outcome::PersonMustAct(Class::Timestamp) => self.limits_due_ms = 0,
             Outcome::Retry | Outcome::Rebuild | Outcome::PersonMustAct(_) => {}
         }
-        Ok(self.failed(failure, alone))
+        Ok(self.failed(failure, held))
     }
 
     fn condemn(&mut self, failure: &Failure, from: u64) -> Result<(), BacklogError> {
         let backlog = self.parts.backlog.as_mut();
         let Some(chunk) = self.supply.read(backlog, from, crate::forwarder::batch::ONE)? else { return Ok(()) };
         let reason = format!("Kafka refused it: {}", failure.detail);
-        let (sequence, reading) = self.supply.condemn(backlog, &chunk, &reason, &(self.parts.now)())?;
-        if reading {
+        if let Some(sequence) = self.supply.condemn(backlog, &chunk, &reason, &(self.parts.now)())? {
             error!(sequence, %failure, "Kafka refuses this reading for good: it is in the dead letters, a gap record is sent in its stead");
-        } else {
-            error!(sequence, %failure, "Kafka refuses the gap record too: the sequence stays unexplained there");
         }
         Ok(())
     }
 
     /// Says what failed, and how long to wait.
-    fn failed(&mut self, failure: &Failure, alone: bool) -> Next {
-        let outcome = outcome::decide(failure.code, failure.call, alone);
+    fn failed(&mut self, failure: &Failure, held: Held) -> Next {
+        let outcome = outcome::decide(failure.code, failure.call, held);
         let metrics = &self.parts.metrics.forwarder;
         metrics.connected.set(false);
         metrics.retries.one();
