@@ -168,7 +168,7 @@ impl Transfer {
     /// Makes a session and settles where to go on.
     fn connect(&mut self) -> Result<(), Stop> {
         let queue_id = self.parts.backlog.queue_id();
-        let group = format!("meterferry.{}.{queue_id}", self.parts.agent_id);
+        let group = crate::forwarder::group(&self.parts.agent_id, queue_id);
         let mut session = self.parts.cluster.connect(&group)?;
         // On another machine the queue may be a copy whose original still runs: look, but fence nobody.
         let moved = self.parts.backlog.moved() && !self.forked_for_move;
@@ -191,6 +191,7 @@ impl Transfer {
             }
             Decision::Release { next } => {
                 self.parts.metrics.forwarder.sent.add(next - local);
+                self.parts.metrics.forwarder.known.add(next - local);
                 self.release(next)?;
             }
             Decision::Fork { why } => fork = Some(why),
