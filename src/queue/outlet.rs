@@ -10,6 +10,7 @@ use tracing::warn;
 use super::cursor::{Cursor, Stopped};
 use super::error::QueueError;
 use super::folder::Folder;
+use super::letters::LetterId;
 use super::segment::SegmentError;
 use super::shared::Shared;
 use super::writer::Command;
@@ -115,6 +116,11 @@ impl Outlet {
     /// Keeps what the next daily receipt says; durable when it returns.
     pub fn keep(&mut self, ledger: &Ledger) -> Result<(), QueueError> {
         self.ask(|reply| Command::Keep(Box::new(ledger.clone()), reply))
+    }
+
+    /// Deletes dead letters that were put back into the queue; durable when it returns.
+    pub fn delete_letters(&mut self, ids: Vec<LetterId>) -> Result<(), QueueError> {
+        self.ask(|reply| Command::DeleteLetters(ids, reply))
     }
 
     /// Gives the queue a new id, durably. Its daily receipts begin with the release point.
