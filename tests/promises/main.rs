@@ -12,6 +12,7 @@ mod as_it_was;
 mod bed;
 mod bounded;
 mod broker;
+mod clock;
 mod honest;
 mod in_order;
 mod killed;
