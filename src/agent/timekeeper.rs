@@ -49,16 +49,14 @@ impl Timekeeper {
         if by >= CLOCK_STEP && set_by_ms < 0 {
             self.back = Some((now, by));
         }
-        match self.back {
-            Some((since, by)) if self.forwarder.silence(now) >= STUCK => {
-                if now.saturating_duration_since(since) >= STUCK {
-                    return Err(by);
-                }
-            }
-            // It has moved since: it is not stuck.
-            Some((since, _)) if now.saturating_duration_since(since) >= STUCK => self.back = None,
-            _ => {}
+        let Some((since, by)) = self.back.filter(|(since, _)| now.saturating_duration_since(*since) >= STUCK) else {
+            return Ok(());
+        };
+        if self.forwarder.silence(now) >= STUCK {
+            return Err(by);
         }
+        // It has moved since: it is not stuck.
+        self.back = None;
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use super::check::{COMPRESSION, DELIVERY, MECHANISMS, PAYLOAD};
+use super::check::{COMPRESSION, MECHANISMS, PAYLOAD};
 use super::settings::{Format, Interface, Kafka, Login, Mqtt, MqttListener, Queue, Settings, Source, Tls, WhenFull};
 use super::units::{show_duration, show_size};
 
@@ -52,7 +52,7 @@ fn kafka(lines: &mut Lines, kafka: &Kafka) {
     }
     lines.text("topic", &kafka.topic);
     lines.text("resume_topic", &kafka.resume_topic);
-    lines.text("delivery", word(DELIVERY, kafka.delivery));
+    lines.text("delivery", kafka.delivery.word());
     lines.text(
         "format",
         match kafka.format {

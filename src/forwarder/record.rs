@@ -4,19 +4,31 @@
 //! say stands in the headers. <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md>
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use jiff::fmt::temporal::DateTimePrinter;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
 use crate::clock;
+use crate::daily::DailyReceipt;
 use crate::forwarder::timestamp;
-use crate::reading::{CE_TYPE_GAP, CE_TYPE_READING, QueueId, Reading, Received};
+use crate::reading::{CE_TYPE_GAP, CE_TYPE_READING, CE_TYPE_RECEIPT, QueueId, Reading, Received};
 
 /// What stays as it is in a path segment of a URI reference (RFC 3986, unreserved).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// Digits of the largest sequence.
+const DIGITS: usize = 20;
+
+/// Room for a time in milliseconds, of any year that there is.
+const RFC_3339: usize = 32;
+
+/// Writes `ce_time`.
+const PRINTER: DateTimePrinter = DateTimePrinter::new();
 
 /// What is handed to Kafka, but for its timestamp in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +80,10 @@ impl Headers {
     }
 }
 
+/// Characters of a gap record's reason. A gap record is smaller than the smallest document of a meter, so that no topic
+/// that takes readings finds it too large.
+const REASON: usize = 160;
+
 /// Why sequences are missing: the value of a gap record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Missing {
@@ -78,15 +94,23 @@ pub struct Missing {
 }
 
 impl Missing {
-    pub fn new(first: u64, last: u64, reason: impl Into<String>) -> Self {
-        Self { first, last, count: last.saturating_sub(first).saturating_add(1), reason: reason.into() }
+    /// `reason` is cut short where it is long: the dead letter has the whole of it.
+    pub fn new(first: u64, last: u64, reason: &str) -> Self {
+        // A character that JSON spells out takes six bytes.
+        let plain = |c: char| if c.is_control() { ' ' } else { c };
+        let mut short: String = reason.chars().take(REASON).map(plain).collect();
+        if reason.chars().nth(REASON).is_some() {
+            short.push('…');
+        }
+        Self { first, last, count: last.saturating_sub(first).saturating_add(1), reason: short }
     }
 }
 
 /// Makes records of what one queue holds.
 #[derive(Debug)]
 pub struct Recorder {
-    queue_id: QueueId,
+    /// Of every `ce_id`: the queue id and a hyphen.
+    id_prefix: String,
     agent_id: String,
     agent_source: Arc<str>,
     default_topic: Arc<str>,
@@ -98,7 +122,7 @@ impl Recorder {
     /// `topics` names the topic of each source; a source that is no longer configured goes to `default_topic`.
     pub fn new(queue_id: QueueId, agent_id: &str, default_topic: &str, topics: &BTreeMap<Arc<str>, String>) -> Self {
         let mut recorder = Self {
-            queue_id,
+            id_prefix: format!("{queue_id}-"),
             agent_id: agent_id.to_owned(),
             agent_source: format!("/{}", segment(agent_id)).into(),
             default_topic: default_topic.into(),
@@ -139,13 +163,22 @@ impl Recorder {
 
     /// Under `sequence`, that `missing` will not be seen.
     pub fn gap(&self, sequence: u64, missing: &Missing, noticed: &Received, now: &Received) -> Record {
-        let time = clock::corrected_ms(noticed, now);
-        let value = serde_json::to_vec(missing).expect("numbers and text are always JSON");
+        self.of_the_agent(sequence, CE_TYPE_GAP, missing, clock::corrected_ms(noticed, now))
+    }
+
+    /// Under `sequence`, what the day was that was noticed to be over.
+    pub fn receipt(&self, sequence: u64, receipt: &DailyReceipt, noticed: &Received, now: &Received) -> Record {
+        self.of_the_agent(sequence, CE_TYPE_RECEIPT, receipt, clock::corrected_ms(noticed, now))
+    }
+
+    /// What the agent itself has to say: under its own id, in the default topic.
+    fn of_the_agent(&self, sequence: u64, kind: &'static str, value: &impl Serialize, time: i64) -> Record {
+        let value = serde_json::to_vec(value).expect("numbers and text are always JSON");
         Record {
             topic: Arc::clone(&self.default_topic),
             key: self.agent_id.clone(),
             value: value.into(),
-            headers: self.headers(sequence, Arc::clone(&self.agent_source), CE_TYPE_GAP, time, "application/json"),
+            headers: self.headers(sequence, Arc::clone(&self.agent_source), kind, time, "application/json"),
             timestamp_ms: time,
         }
     }
@@ -158,14 +191,15 @@ impl Recorder {
         time_ms: i64,
         content_type: &'static str,
     ) -> Headers {
-        Headers {
-            id: format!("{}-{sequence}", self.queue_id),
-            source,
-            kind,
-            time: Timestamp::from_millisecond(time_ms).unwrap_or(Timestamp::UNIX_EPOCH).to_string(),
-            sequence: format!("{sequence:020}"),
-            content_type,
-        }
+        let mut id = String::with_capacity(self.id_prefix.len() + DIGITS);
+        id.push_str(&self.id_prefix);
+        write!(id, "{sequence}").expect("a string takes all");
+        let mut text = String::with_capacity(DIGITS);
+        write!(text, "{sequence:0DIGITS$}").expect("a string takes all");
+        let mut time = String::with_capacity(RFC_3339);
+        let moment = Timestamp::from_millisecond(time_ms).unwrap_or(Timestamp::UNIX_EPOCH);
+        PRINTER.print_timestamp(&moment, &mut time).expect("a string takes all");
+        Headers { id, source, kind, time, sequence: text, content_type }
     }
 }
 
@@ -175,6 +209,8 @@ fn segment(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const NOW: Received = Received { wall_ms: 1_697_623_020_500, boot_ms: 9_000, boot_id: 1, synchronised: true };
@@ -228,5 +264,15 @@ mod tests {
         let record = recorder().gap(7, &Missing::new(7, 9, "a damaged segment"), &NOW, &NOW);
         assert_eq!(record.value, r#"{"first":7,"last":9,"count":3,"reason":"a damaged segment"}"#);
         assert_eq!((&*record.topic, &*record.key, record.headers.kind), ("sma-kafka", "pi-1", "io.meterferry.gap"));
+    }
+
+    proptest! {
+        /// Promise 5: whatever the reason holds, the record that explains a missing sequence is small.
+        #[test]
+        fn gap_is_never_too_large(reason in proptest::collection::vec(any::<char>(), 0..1_000), sequence: u64) {
+            let reason: String = reason.into_iter().collect();
+            let record = recorder().gap(sequence, &Missing::new(sequence, sequence, &reason), &NOW, &NOW);
+            prop_assert!(record.size() < 1_200, "{} bytes", record.size());
+        }
     }
 }

@@ -3,8 +3,8 @@
 //! Sequences that are not there any more come out as gaps, so that what a reader sees never jumps.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 
+use super::folder::Folder;
 use super::identity::Lost;
 use super::record::{self, Content};
 use super::segment::{Reader, SegmentError};
@@ -13,7 +13,7 @@ use crate::reading::{Body, Entry, Fingerprint, Gap, Received};
 
 /// A reader's place in the folder: keeps the segment that it read last open.
 pub(super) struct Cursor {
-    folder: PathBuf,
+    folder: Folder,
     origin: u128,
     open: Option<(u64, Reader)>,
 }
@@ -27,8 +27,8 @@ pub(super) struct Stopped {
 }
 
 impl Cursor {
-    pub fn new(folder: &Path, origin: u128) -> Self {
-        Self { folder: folder.to_owned(), origin, open: None }
+    pub fn new(folder: &Folder, origin: u128) -> Self {
+        Self { folder: folder.clone(), origin, open: None }
     }
 
     /// Lets go of the open file, as before it is replaced.
@@ -112,7 +112,8 @@ impl Cursor {
     fn reader(&mut self, first: u64) -> Result<&Reader, Stopped> {
         if self.open.as_ref().is_none_or(|(open, _)| *open != first) {
             self.open = None;
-            let reader = Reader::open(&self.folder, first).map_err(|error| Stopped { segment: first, error })?;
+            let reader =
+                Reader::open(&self.folder, first, self.origin).map_err(|error| Stopped { segment: first, error })?;
             self.open = Some((first, reader));
         }
         match &self.open {

@@ -1,19 +1,19 @@
 //! `queue.toml`: whose queue this is, and what has to outlive a restart besides the records.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::OpenError;
-use super::segment::replace_file;
+use super::folder::Folder;
+use crate::daily::Ledger;
 use crate::reading::QueueId;
 
 pub(super) const FILE: &str = "queue.toml";
-/// The folder's format that this release writes; older ones are read.
-pub const FORMAT: u32 = 1;
+/// The folder's format that this release writes; older ones are read. 1: every record alone under its sequence; 2: records
+/// in blocks.
+pub const FORMAT: u32 = 2;
 
 /// The content of `queue.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,19 @@ pub struct Identity {
     /// Sequences that damage took and that are not released yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<Lost>,
+    /// What the daily receipts need to know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daily: Option<Daily>,
+}
+
+/// What the daily receipts need to know.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Daily {
+    /// The day (UTC) whose receipt comes next, counted from 1970-01-01; none: not known yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_day: Option<i32>,
+    /// What it will say.
+    pub ledger: Ledger,
 }
 
 /// A range of sequences that cannot be read, both ends inclusive.
@@ -57,6 +70,7 @@ impl Identity {
             hardware_serial,
             filters: BTreeMap::new(),
             lost: Vec::new(),
+            daily: None,
         }
     }
 
@@ -65,9 +79,9 @@ impl Identity {
     }
 
     /// Reads the folder's identity; none where there is none. A file that makes no sense is `Err(Ok(reason))`.
-    pub(super) fn read(folder: &Path) -> Result<Option<Self>, Unreadable> {
-        let path = folder.join(FILE);
-        let text = match fs::read(&path) {
+    pub(super) fn read(folder: &Folder) -> Result<Option<Self>, Unreadable> {
+        let path = folder.file(FILE);
+        let text = match folder.disk.read(&path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(Unreadable::Refused(OpenError::Folder { path, source })),
@@ -79,9 +93,9 @@ impl Identity {
         Ok(Some(identity))
     }
 
-    pub(super) fn write(&self, folder: &Path) -> io::Result<()> {
+    pub(super) fn write(&self, folder: &Folder) -> io::Result<()> {
         let text = toml::to_string(self).map_err(io::Error::other)?;
-        replace_file(&folder.join(FILE), text.as_bytes())
+        folder.replace(FILE, text.as_bytes())
     }
 }
 

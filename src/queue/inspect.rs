@@ -2,13 +2,15 @@
 //! segment that a kill left open.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use super::cursor::Cursor;
 use super::dead_letter::DeadLetters;
+use super::disk::{Disk, LocalDisk};
 use super::error::{OpenError, QueueError};
+use super::folder::Folder;
 use super::identity::{Identity, Unreadable};
-use super::limit;
 use super::lock;
 use super::open::segments;
 use super::record::{self, WINDOW_KEY};
@@ -38,19 +40,25 @@ pub struct Status {
 
 /// A queue's folder, opened for looking.
 pub struct Inspector {
-    folder: PathBuf,
+    folder: Folder,
     identity: Identity,
 }
 
 impl Inspector {
     /// Fails where there is no queue, or one of a newer format.
     pub fn open(folder: &Path) -> Result<Self, OpenError> {
+        Self::open_on(Arc::new(LocalDisk), folder)
+    }
+
+    /// [`Inspector::open`] on another disk than the machine's own.
+    pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, OpenError> {
+        let folder = Folder::new(disk, path);
         let missing = |reason: &str| OpenError::Folder {
-            path: folder.to_owned(),
+            path: path.to_owned(),
             source: std::io::Error::new(std::io::ErrorKind::NotFound, reason.to_owned()),
         };
-        match Identity::read(folder) {
-            Ok(Some(identity)) => Ok(Self { folder: folder.to_owned(), identity }),
+        match Identity::read(&folder) {
+            Ok(Some(identity)) => Ok(Self { folder, identity }),
             Ok(None) => Err(missing("there is no queue in it (no queue.toml)")),
             Err(Unreadable::Refused(error)) => Err(error),
             Err(Unreadable::Damaged(reason)) => Err(missing(&format!("queue.toml is damaged: {reason}"))),
@@ -59,12 +67,12 @@ impl Inspector {
 
     pub fn status(&self) -> Result<Status, QueueError> {
         let state = self.state()?;
-        let unreadable = |source| QueueError::Write { path: self.folder.clone(), source };
+        let unreadable = |source| QueueError::Write { path: self.folder.path().to_owned(), source };
         Ok(Status {
             identity: self.identity.clone(),
             running: lock::is_held(&self.folder),
-            disk_bytes: limit::used(&self.folder).map_err(unreadable)?,
-            free_bytes: limit::free(&self.folder).map_err(unreadable)?,
+            disk_bytes: self.folder.used().map_err(unreadable)?,
+            free_bytes: self.folder.free().map_err(unreadable)?,
             release_point: state.release_point,
             end: state.end,
             segments: state.segments.into_iter().collect(),
@@ -94,19 +102,19 @@ impl Inspector {
 
     /// A segment that a kill left open is repaired as the agent's next start would do, if no agent has the folder.
     fn open_newest(&self, newest: u64) -> Result<Reader, QueueError> {
-        match Reader::open(&self.folder, newest) {
+        match Reader::open(&self.folder, newest, self.identity.origin) {
             Err(SegmentError::NotClosed { path }) => {
                 let Ok(_lock) = lock::take(&self.folder) else { return Err(SegmentError::NotClosed { path }.into()) };
                 Active::open(&self.folder, newest)?.seal()?;
-                Ok(Reader::open(&self.folder, newest)?)
+                Ok(Reader::open(&self.folder, newest, self.identity.origin)?)
             }
             result => Ok(result?),
         }
     }
 
     fn state(&self) -> Result<State, QueueError> {
-        let segments =
-            segments(&self.folder).map_err(|source| QueueError::Write { path: self.folder.clone(), source })?;
+        let segments = segments(&self.folder)
+            .map_err(|source| QueueError::Write { path: self.folder.path().to_owned(), source })?;
         let mut state = State {
             queue_id: self.identity.queue_id(),
             end: segments.last().copied().unwrap_or(1),

@@ -9,7 +9,8 @@
 //! # The folder
 //!
 //! ```text
-//! queue.toml                  format, queue id, agent id, hardware serial, filters, lost ranges   (identity)
+//! queue.toml                  format, queue id, agent id, hardware serial, filters, lost ranges,
+//!                             the open day and its ledger                                         (identity)
 //! 00000000000000000001.redb   sealed segment: nothing is written to it any more                   (segment)
 //! 00000000000000031245.redb   active segment: named by its first sequence
 //! released                    the release point                                                   (release)
@@ -29,12 +30,18 @@
 //!
 //! One thread ([`writer`]) writes, renames and unlinks. Readers, in this process or another, open the files read-only
 //! beside it. A write that fails for lack of room is tried again; any other ends the writer, and with it the agent:
-//! what is true is read back at the next start.
+//! what is true is read back at the next start. All of them reach the file system through [`disk`], so that a test can
+//! pull the plug below them.
 
+mod block;
 mod commit;
 mod cursor;
+mod day;
 mod dead_letter;
+pub mod disk;
 mod error;
+mod folder;
+mod frame;
 mod identity;
 pub mod inspect;
 mod limit;
@@ -68,6 +75,7 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::reading::{Body, Mark};
 use crate::receipt::Receipt;
+use disk::{Disk, LocalDisk};
 use writer::{Append, Command, Writer};
 
 /// Messages on their way to the writer.
@@ -119,7 +127,18 @@ pub fn open(
     clock: Clock,
     progress: Arc<dyn Fn() + Send + Sync>,
 ) -> Result<Queue, OpenError> {
-    let (store, lock) = open::open(options, metrics, clock)?;
+    open_on(Arc::new(LocalDisk), options, metrics, clock, progress)
+}
+
+/// [`open`] on another disk than the machine's own.
+pub fn open_on(
+    disk: Arc<dyn Disk>,
+    options: &Options,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    progress: Arc<dyn Fn() + Send + Sync>,
+) -> Result<Queue, OpenError> {
+    let (store, lock) = open::open(disk, options, metrics, clock)?;
     let shared = Arc::clone(&store.shared);
     let recovered = {
         let state = shared.state();
@@ -137,8 +156,9 @@ pub fn open(
     };
     let (append, appends) = mpsc::channel(APPENDS);
     let (command, commands) = mpsc::channel(COMMANDS);
-    let outlet =
-        Outlet::new(&options.path, store.identity.origin, shared, command.clone(), Arc::clone(&store.metrics), clock);
+    let mut outlet =
+        Outlet::new(&store.folder, store.identity.origin, shared, command.clone(), Arc::clone(&store.metrics), clock);
+    outlet.ledger = store.ledger();
     let writer = Writer::new(store, lock, appends, commands, progress);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(OpenError::Thread)?;
     let thread = std::thread::Builder::new()

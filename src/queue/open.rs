@@ -1,18 +1,18 @@
 //! From a folder in whatever state a power cut left it to a store that takes readings.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tracing::{error, warn};
 
 use super::dead_letter::DeadLetters;
+use super::disk::Disk;
 use super::error::OpenError;
+use super::folder::Folder;
 use super::identity::{self, Identity, Unreadable};
 use super::limit::Limit;
 use super::lock::{self, Lock};
@@ -50,14 +50,19 @@ pub struct Options {
     pub hardware_serial: Option<String>,
 }
 
-pub(super) fn open(options: &Options, metrics: Arc<Metrics>, clock: Clock) -> Result<(Store, Lock), OpenError> {
-    let folder = &options.path;
-    let unusable = |source| OpenError::Folder { path: folder.clone(), source };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(unusable)?;
+pub(super) fn open(
+    disk: Arc<dyn Disk>,
+    options: &Options,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+) -> Result<(Store, Lock), OpenError> {
+    let folder = &Folder::new(disk, &options.path);
+    let unusable = |source| OpenError::Folder { path: options.path.clone(), source };
+    folder.create().map_err(unusable)?;
     let lock = lock::take(folder)?;
-    segment::remove_unfinished(folder).map_err(unusable)?;
+    folder.remove_unfinished().map_err(unusable)?;
     let segments = segments(folder).map_err(unusable)?;
-    let (identity, fresh) = identity(options, &segments)?;
+    let (identity, fresh) = identity(folder, options, &segments)?;
     let released = release::read(folder, identity.origin);
     let moved = matches!((&identity.hardware_serial, &options.hardware_serial), (Some(then), Some(now)) if then != now);
     let shared = Shared::new(State {
@@ -86,6 +91,7 @@ pub(super) fn open(options: &Options, metrics: Arc<Metrics>, clock: Clock) -> Re
         shared: Arc::new(shared),
         metrics,
         clock,
+        open_day: None,
         identity,
     };
     store.recover(fresh)?;
@@ -105,6 +111,7 @@ impl Store {
             }
             Some(newest) => {
                 self.newest = newest;
+                self.open_day = self.identity.daily.as_ref().and_then(|daily| daily.open_day);
                 self.recover_newest()?;
             }
         }
@@ -117,6 +124,7 @@ impl Store {
         self.release_point = self.release_point.clamp(1, end);
         let release_point = self.release_point;
         self.shared.change(|state| state.release_point = release_point);
+        self.begin_ledger();
         if self.released_on_disk == 0 {
             self.released_on_disk = release_point;
             if let Err(error) = release::write(&self.folder, self.identity.origin, release_point) {
@@ -178,9 +186,10 @@ impl Store {
 
     /// Reads one segment through. True if it began with a window record.
     fn read_window_and_marks(&mut self, first: u64) -> Result<bool, SegmentError> {
-        let reader = Reader::open(&self.folder, first)?;
+        let reader = Reader::open(&self.folder, first, self.identity.origin)?;
         let (origin, capacity) = (self.identity.origin, self.window.clone());
-        let mut found = Found { marks: std::mem::take(&mut self.marks), release_point: 0, end: first, window: false };
+        let marks = std::mem::take(&mut self.marks);
+        let mut found = Found { marks, release_point: 0, end: first, window: false, receipt: None };
         let mut damage = None;
         reader.scan(WINDOW_KEY, u64::MAX, |sequence, bytes| match record::decode(origin, sequence, bytes) {
             Ok(stored) => {
@@ -199,6 +208,7 @@ impl Store {
         }
         self.release_point = self.release_point.max(found.release_point);
         self.shared.change(|state| state.end = state.end.max(found.end));
+        self.know_receipt(found.receipt);
         Ok(found.window)
     }
 
@@ -208,7 +218,7 @@ impl Store {
         };
         if self.release_point < self.shared.state().end {
             return Err(OpenError::OtherAgent {
-                path: self.folder.clone(),
+                path: self.folder.path().to_owned(),
                 found: self.identity.agent_id.clone(),
                 configured: configured.clone(),
             });
@@ -223,6 +233,8 @@ struct Found {
     release_point: u64,
     end: u64,
     window: bool,
+    /// The latest day that has its place for a receipt.
+    receipt: Option<i32>,
 }
 
 impl Found {
@@ -239,6 +251,9 @@ impl Found {
             }
             Content::Record(body) => {
                 self.end = sequence + 1;
+                if let Body::Daily(daily) = &body {
+                    self.receipt = self.receipt.max(Some(daily.day));
+                }
                 if let Some((source, mark)) = mark_of(&body) {
                     remember(&mut self.marks, source, mark, capacity);
                 }
@@ -258,7 +273,7 @@ pub(super) fn mark_of(body: &Body) -> Option<(&str, Mark)> {
         Body::Dead(dead) => {
             Some((&dead.source, Mark::of(&dead.sender, dead.packet_id, &dead.topic, &dead.payload, false)))
         }
-        Body::Gap(_) => None,
+        Body::Gap(_) | Body::Daily(_) => None,
     }
 }
 
@@ -271,18 +286,13 @@ fn unopened(error: super::error::QueueError) -> OpenError {
 }
 
 /// First sequences of the folder's segments.
-pub(super) fn segments(folder: &Path) -> io::Result<BTreeSet<u64>> {
-    let mut segments = BTreeSet::new();
-    for entry in fs::read_dir(folder)? {
-        segments.extend(entry?.file_name().to_str().and_then(segment::first_of));
-    }
-    Ok(segments)
+pub(super) fn segments(folder: &Folder) -> io::Result<BTreeSet<u64>> {
+    Ok(folder.names()?.iter().filter_map(|name| segment::first_of(name)).collect())
 }
 
 /// The folder's identity, and whether it was made just now.
-fn identity(options: &Options, segments: &BTreeSet<u64>) -> Result<(Identity, bool), OpenError> {
-    let folder = &options.path;
-    let unusable = |source| OpenError::Folder { path: folder.clone(), source };
+fn identity(folder: &Folder, options: &Options, segments: &BTreeSet<u64>) -> Result<(Identity, bool), OpenError> {
+    let unusable = |source| OpenError::Folder { path: options.path.clone(), source };
     let reason = match Identity::read(folder) {
         Ok(Some(identity)) => return Ok((identity, false)),
         Ok(None) if segments.is_empty() => None,
@@ -297,10 +307,11 @@ fn identity(options: &Options, segments: &BTreeSet<u64>) -> Result<(Identity, bo
         return Ok((identity, true));
     };
     error!(%reason, "queue.toml is damaged: the queue goes on under a new queue id, and what is not known to be released is sent again");
-    let path = folder.join(identity::FILE);
-    if path.exists() {
+    let path = folder.file(identity::FILE);
+    if folder.has(&path).map_err(unusable)? {
         let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
-        fs::rename(&path, folder.join(format!("{}.damaged-{stamp}", identity::FILE))).map_err(unusable)?;
+        let set_aside = folder.file(&format!("{}.damaged-{stamp}", identity::FILE));
+        folder.disk.rename(&path, &set_aside).map_err(unusable)?;
     }
     if let Some(origin) = segments.iter().rev().find_map(|first| origin_of(folder, *first)) {
         identity.origin = origin;
@@ -310,10 +321,11 @@ fn identity(options: &Options, segments: &BTreeSet<u64>) -> Result<(Identity, bo
 }
 
 /// The origin that a segment's own window record tells.
-fn origin_of(folder: &Path, first: u64) -> Option<u128> {
+fn origin_of(folder: &Folder, first: u64) -> Option<u128> {
     // A segment that was not closed is repaired by the first opening for writing.
     drop(Active::open(folder, first));
-    let reader = Reader::open(folder, first).ok()?;
+    // The window record is never packed.
+    let reader = Reader::open(folder, first, 0).ok()?;
     let mut origin = None;
     reader
         .scan(WINDOW_KEY, WINDOW_KEY + 1, |_, bytes| {

@@ -6,13 +6,14 @@
 //! one rename, so that a power cut leaves one of the two.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use redb::StorageBackend;
 
+use super::disk::Access;
+use super::folder::Folder;
 use super::record::{self, HEADER, MAGIC};
 use super::segment::{self, Active, Failure, SegmentError, guarded};
 
@@ -32,7 +33,7 @@ pub(super) struct Salvaged {
 
 /// Replaces the segment `first` by what can be read of it. Its sequences are at least `first` and below `end`.
 pub(super) fn salvage(
-    folder: &Path,
+    folder: &Folder,
     first: u64,
     end: u64,
     origin: u128,
@@ -40,12 +41,11 @@ pub(super) fn salvage(
 ) -> Result<Salvaged, SegmentError> {
     let path = segment::path(folder, first);
     guarded(&path, || {
-        let file = File::open(&path)?;
-        let found =
-            carve(&file, origin, |sequence| sequence == record::WINDOW_KEY || (first..end).contains(&sequence))?;
-        let set_aside = set_aside(&path, now)?;
+        let file = &*folder.disk.open(&path, Access::Read)?;
+        let found = carve(file, origin, |sequence| sequence == record::WINDOW_KEY || (first..end).contains(&sequence))?;
+        let set_aside = set_aside(folder, &path, now)?;
         let mut failed = None;
-        let records = found.iter().map_while(|(sequence, place)| match place.read(&file) {
+        let records = found.iter().map_while(|(sequence, place)| match place.read(file) {
             Ok(bytes) => Some((*sequence, bytes)),
             Err(error) => {
                 failed = Some(error);
@@ -68,21 +68,21 @@ struct Place {
 }
 
 impl Place {
-    fn read(&self, file: &File) -> io::Result<Vec<u8>> {
+    fn read(&self, file: &dyn StorageBackend) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; self.length];
-        file.read_exact_at(&mut bytes, self.offset)?;
+        file.read(self.offset, &mut bytes)?;
         Ok(bytes)
     }
 }
 
 /// Every whole record of the file; unreadable blocks are passed over.
-fn carve(file: &File, origin: u128, belongs: impl Fn(u64) -> bool) -> io::Result<BTreeMap<u64, Place>> {
-    let size = file.metadata()?.len();
+fn carve(file: &dyn StorageBackend, origin: u128, belongs: impl Fn(u64) -> bool) -> io::Result<BTreeMap<u64, Place>> {
+    let size = file.len()?;
     let mut found = BTreeMap::new();
     let mut buffer = vec![0; STEP + MAGIC.len() - 1];
     let mut start = 0;
     while start < size {
-        let filled = read_some(file, &mut buffer, start);
+        let filled = read_some(file, size, &mut buffer, start);
         for at in candidates(&buffer[..filled]) {
             let offset = start + at as u64;
             if let Some((sequence, place)) = whole(file, size, offset, origin)
@@ -101,26 +101,20 @@ fn candidates(bytes: &[u8]) -> impl Iterator<Item = usize> {
 }
 
 /// As many bytes as can be read at `offset`; a block that the medium refuses reads as zeros.
-fn read_some(file: &File, buffer: &mut [u8], offset: u64) -> usize {
+fn read_some(file: &dyn StorageBackend, size: u64, buffer: &mut [u8], offset: u64) -> usize {
     const BLOCK: usize = 4096;
-    let mut filled = 0;
-    while filled < buffer.len() {
-        let end = (filled + BLOCK).min(buffer.len());
-        match file.read_at(&mut buffer[filled..end], offset + filled as u64) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(_) => {
-                buffer[filled..end].fill(0);
-                filled = end;
-            }
+    let length = usize::try_from(size.saturating_sub(offset)).map_or(buffer.len(), |left| left.min(buffer.len()));
+    for (number, block) in buffer[..length].chunks_mut(BLOCK).enumerate() {
+        if file.read(offset + (number * BLOCK) as u64, block).is_err() {
+            block.fill(0);
         }
     }
-    filled
+    length
 }
 
-fn whole(file: &File, size: u64, offset: u64, origin: u128) -> Option<(u64, Place)> {
+fn whole(file: &dyn StorageBackend, size: u64, offset: u64, origin: u128) -> Option<(u64, Place)> {
     let mut header = [0; HEADER];
-    file.read_exact_at(&mut header, offset).ok()?;
+    file.read(offset, &mut header).ok()?;
     let (sequence, body) = record::header(&header).ok()?;
     let length = HEADER + body;
     if offset + length as u64 > size {
@@ -133,7 +127,7 @@ fn whole(file: &File, size: u64, offset: u64, origin: u128) -> Option<(u64, Plac
 }
 
 /// Gives the damaged file a second name, so that it outlives being replaced.
-fn set_aside(path: &Path, now: Timestamp) -> io::Result<PathBuf> {
+fn set_aside(folder: &Folder, path: &Path, now: Timestamp) -> io::Result<PathBuf> {
     let stamp = now.strftime("%Y%m%dT%H%M%SZ");
     for attempt in 0..1000 {
         let mut name = path.as_os_str().to_owned();
@@ -141,7 +135,7 @@ fn set_aside(path: &Path, now: Timestamp) -> io::Result<PathBuf> {
         if attempt > 0 {
             name.push(format!("-{attempt}"));
         }
-        match fs::hard_link(path, &name) {
+        match folder.disk.link(path, Path::new(&name)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
             Ok(()) => return Ok(name.into()),
@@ -150,19 +144,17 @@ fn set_aside(path: &Path, now: Timestamp) -> io::Result<PathBuf> {
     Err(io::Error::new(io::ErrorKind::AlreadyExists, "no free name to set it aside under"))
 }
 
-fn keep_newest(folder: &Path) -> io::Result<()> {
+fn keep_newest(folder: &Folder) -> io::Result<()> {
     let mut damaged = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    for name in folder.names()? {
         if let Some((_, date)) = name.split_once(DAMAGED) {
-            damaged.push((date.to_owned(), path));
+            damaged.push((date.to_owned(), folder.file(&name)));
         }
     }
     damaged.sort();
     let surplus = damaged.len().saturating_sub(KEPT);
     for (_, path) in damaged.into_iter().take(surplus) {
-        segment::remove_if_there(&path)?;
+        folder.remove_if_there(&path)?;
     }
     Ok(())
 }

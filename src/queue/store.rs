@@ -1,38 +1,33 @@
 //! The folder's one owner: appends, seals, unlinks, forks. Synchronous; the writer thread holds it and brings the time.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tracing::{error, info, warn};
 
+use super::block::Batch;
+use super::day::{self, Turn};
 use super::dead_letter::DeadLetters;
 use super::error::QueueError;
-use super::identity::{Identity, Lost};
-use super::limit::{self, Limit, NoRoom};
+use super::folder::Folder;
+use super::identity::{self, FORMAT, Identity, Lost};
+use super::limit::{Limit, NoRoom};
 use super::record::{self, Content, Stored, WINDOW_KEY, Window};
 use super::release;
 use super::salvage;
 use super::segment::{self, Active};
 use super::shared::Shared;
 use crate::clock::Clock;
+use crate::daily::Ledger;
 use crate::metrics::Metrics;
-use crate::reading::{Body, DeadLetter, Mark, QueueId};
+use crate::reading::{Body, Daily, DeadLetter, Mark, QueueId};
 
 /// Further than any segment can hold: where sequences go on when it is not known how far a damaged segment reached.
 pub(super) const JUMP: u64 = 1 << 32;
 
-/// One encoded record that waits for its commit.
-#[derive(Debug)]
-pub(super) struct Pending {
-    pub sequence: u64,
-    pub bytes: Vec<u8>,
-}
-
 pub(super) struct Store {
-    pub(super) folder: PathBuf,
+    pub(super) folder: Folder,
     pub(super) identity: Identity,
     pub(super) hardware_serial: Option<String>,
     /// None while the newest segment cannot be opened for writing (a full disk).
@@ -53,23 +48,87 @@ pub(super) struct Store {
     pub(super) shared: Arc<Shared>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
+    /// The day whose receipt comes next. On disk with the commit that has the receipt before it.
+    pub(super) open_day: Option<i32>,
 }
 
 impl Store {
-    /// Gives `body` its sequence and encodes it; not on disk yet. The mark joins the window of its source.
-    pub fn prepare(&mut self, body: Body, source: &str, mark: Mark) -> Result<Pending, QueueError> {
-        let sequence = self.next;
-        let stored = Stored { release_point: self.release_point, content: Content::Record(body) };
-        let bytes = self.encode(sequence, &stored)?;
-        self.next += 1;
+    /// Gives `body` its sequence and adds it to `batch`; not on disk yet. The mark joins the window of its source.
+    pub fn prepare(&mut self, batch: &mut Batch, body: Body, source: &str, mark: Mark) -> Result<(), QueueError> {
+        self.prepare_own(batch, body)?;
         remember(&mut self.marks, source, mark, &self.window);
-        Ok(Pending { sequence, bytes })
+        Ok(())
+    }
+
+    /// [`Store::prepare`] for what comes from no source.
+    pub fn prepare_own(&mut self, batch: &mut Batch, body: Body) -> Result<(), QueueError> {
+        let stored = Stored { release_point: self.release_point, content: Content::Record(body) };
+        batch.push(self.identity.origin, self.next, &stored).map_err(|error| self.unencoded(&error))?;
+        self.next += 1;
+        Ok(())
+    }
+
+    /// The place for a day's receipt, if the day is over: to be committed with what waits, and only once.
+    pub fn day_over(&mut self) -> Option<Body> {
+        let noticed = self.clock.now();
+        match day::turn(self.open_day, &noticed) {
+            Turn::Stay => None,
+            Turn::Open(open) => {
+                self.open_day = Some(open);
+                None
+            }
+            Turn::Over { day, open } => {
+                self.open_day = Some(open);
+                Some(Body::Daily(Daily { day, noticed }))
+            }
+        }
+    }
+
+    /// Puts the open day on disk, after a commit: all receipts before it are there. A start that does not find it here finds
+    /// the receipt in the newest segment.
+    pub fn keep_open_day(&mut self) -> Result<(), QueueError> {
+        let daily = self.identity.daily.get_or_insert_default();
+        if daily.open_day == self.open_day {
+            return Ok(());
+        }
+        daily.open_day = self.open_day;
+        self.write_identity()
+    }
+
+    /// A receipt of `day` is in the queue: should the day still be open, a crash came in between.
+    pub(super) fn know_receipt(&mut self, day: Option<i32>) {
+        if day.is_some() && self.open_day <= day {
+            self.open_day = None;
+        }
+    }
+
+    /// What the next receipt says.
+    pub fn ledger(&self) -> Ledger {
+        let kept = self.identity.daily.as_ref().map(|daily| daily.ledger.clone());
+        kept.unwrap_or_else(|| Ledger::new(self.release_point))
+    }
+
+    /// A queue that has kept no ledger yet begins it now.
+    pub(super) fn begin_ledger(&mut self) {
+        if self.identity.daily.is_some() {
+            return;
+        }
+        self.identity.daily = Some(identity::Daily { open_day: self.open_day, ledger: self.ledger() });
+        if let Err(error) = self.write_identity() {
+            warn!(%error, "what the daily receipt says cannot be put on disk, will retry");
+        }
+    }
+
+    /// Keeps what the next receipt says. Durable when it returns.
+    pub fn keep_ledger(&mut self, ledger: Ledger) -> Result<(), QueueError> {
+        self.identity.daily.get_or_insert_default().ledger = ledger;
+        self.write_identity()
     }
 
     /// Why `bytes` more have no room, if so.
     pub fn room(&self, bytes: u64) -> Result<Result<(), NoRoom>, QueueError> {
         let free =
-            limit::free(&self.folder).map_err(|source| QueueError::Write { path: self.folder.clone(), source })?;
+            self.folder.free().map_err(|source| QueueError::Write { path: self.folder.path().to_owned(), source })?;
         let active = self.active.as_ref().map_or(0, Active::size);
         let used = self.at_rest + active;
         self.metrics.queue.disk_bytes.set(used);
@@ -77,22 +136,23 @@ impl Store {
     }
 
     /// Appends in one transaction; when this returns, the records are on disk and readers see them.
-    pub fn commit(&mut self, records: &[Pending]) -> Result<(), QueueError> {
-        let Some(last) = records.last() else { return Ok(()) };
+    pub fn commit(&mut self, batch: &Batch) -> Result<(), QueueError> {
+        let Some(last) = batch.last() else { return Ok(()) };
+        self.ensure_format()?;
         self.ensure_active()?;
         let Some(active) = &self.active else { return Err(QueueError::Stopped) };
-        let appended = active.append(records.iter().map(|record| (record.sequence, &record.bytes)));
+        let appended = active.append(batch.blocks());
         if let Err(error) = appended {
             // After a failed write redb refuses everything: it is opened anew at the next attempt.
             self.active = None;
             return Err(error.into());
         }
-        let end = last.sequence + 1;
+        let end = last + 1;
         self.shared.change(|state| state.end = end);
         let queue = &self.metrics.queue;
         queue.commits.one();
-        queue.stored.add(records.len() as u64);
-        queue.stored_bytes.add(records.iter().map(|record| record.bytes.len() as u64).sum());
+        queue.stored.add(batch.len() as u64);
+        queue.stored_bytes.add(batch.size() as u64);
         queue.next_sequence.set(end);
         Ok(())
     }
@@ -132,6 +192,16 @@ impl Store {
         });
         self.next = self.next.max(first);
         self.measure();
+        Ok(())
+    }
+
+    /// An older release must not take what is written from now on for damage.
+    fn ensure_format(&mut self) -> Result<(), QueueError> {
+        if self.identity.format < FORMAT {
+            let before = std::mem::replace(&mut self.identity.format, FORMAT);
+            self.write_identity().inspect_err(|_| self.identity.format = before)?;
+            info!(before, now = FORMAT, "the queue's format was raised: an older meterferry refuses it from now on");
+        }
         Ok(())
     }
 
@@ -189,7 +259,7 @@ impl Store {
         self.write_released()?;
         for first in gone {
             let path = segment::path(&self.folder, first);
-            segment::remove_if_there(&path).map_err(|source| QueueError::Write { path, source })?;
+            self.folder.remove_if_there(&path).map_err(|source| QueueError::Write { path, source })?;
             self.shared.change(|state| {
                 state.segments.remove(&first);
             });
@@ -204,7 +274,7 @@ impl Store {
             return Ok(());
         }
         release::write(&self.folder, self.identity.origin, self.release_point)
-            .map_err(|source| QueueError::Write { path: self.folder.join(release::FILE), source })?;
+            .map_err(|source| QueueError::Write { path: self.folder.file(release::FILE), source })?;
         self.released_on_disk = self.release_point;
         if self.identity.lost.iter().any(|lost| lost.last < self.release_point) {
             let release_point = self.release_point;
@@ -234,6 +304,7 @@ impl Store {
         let old = self.identity.queue_id();
         self.identity.queue_id = rand::random();
         self.identity.hardware_serial.clone_from(&self.hardware_serial);
+        self.identity.daily.get_or_insert_default().ledger = Ledger::new(self.shared.state().release_point.max(1));
         self.write_identity()?;
         let queue_id = self.identity.queue_id();
         warn!(%old, new = %queue_id, why, "the queue was forked: it goes on under a new queue id");
@@ -303,22 +374,23 @@ impl Store {
     }
 
     fn encode(&self, sequence: u64, stored: &Stored) -> Result<Vec<u8>, QueueError> {
-        record::encode(self.identity.origin, sequence, stored).map_err(|error| QueueError::Write {
-            path: self.folder.clone(),
-            source: std::io::Error::other(error.to_string()),
-        })
+        record::encode(self.identity.origin, sequence, stored).map_err(|error| self.unencoded(&error))
+    }
+
+    fn unencoded(&self, error: &postcard::Error) -> QueueError {
+        QueueError::Write { path: self.folder.path().to_owned(), source: std::io::Error::other(error.to_string()) }
     }
 
     pub(super) fn write_identity(&self) -> Result<(), QueueError> {
         self.identity
             .write(&self.folder)
-            .map_err(|source| QueueError::Write { path: self.folder.join(super::identity::FILE), source })
+            .map_err(|source| QueueError::Write { path: self.folder.file(super::identity::FILE), source })
     }
 
     /// Counts the folder's bytes and segments anew, as after files came or went.
     pub(super) fn measure(&mut self) {
-        let used = limit::used(&self.folder).unwrap_or(self.at_rest);
-        let active = fs::metadata(segment::path(&self.folder, self.newest)).map_or(0, |metadata| metadata.len());
+        let used = self.folder.used().unwrap_or(self.at_rest);
+        let active = self.folder.disk.size(&segment::path(&self.folder, self.newest)).unwrap_or(0);
         self.at_rest = used.saturating_sub(if self.active.is_some() { active } else { 0 });
         self.metrics.queue.disk_bytes.set(used);
         self.metrics.queue.segments.set(self.shared.state().segments.len() as u64);

@@ -6,23 +6,27 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
+use super::block::Batch;
 use super::commit::Rule;
 use super::error::QueueError;
 use super::lock::Lock;
 use super::shared::Shared;
-use super::store::{Pending, Store};
+use super::store::Store;
 use crate::backoff::Backoff;
+use crate::daily::Ledger;
 use crate::reading::{Body, DeadLetter, Mark, QueueId};
 use crate::receipt::Receipt;
 
 /// Messages in one commit.
-const BATCH: usize = 4096;
+const MESSAGES: usize = 4096;
 /// Bytes in one commit, and no more than this part of `max_size`, so that a batch always fits an emptied queue; a larger
 /// message makes one of its own.
 const BATCH_BYTES: u64 = 4 << 20;
 const BATCH_PART: u64 = 16;
 /// Readings pause when none has come for so long: then the release point is put on disk by itself.
 const PAUSE: Duration = Duration::from_secs(10);
+/// The longest that a day's receipt waits for a reading to share its commit.
+const RECEIPT_DELAY: Duration = Duration::from_secs(5);
 /// First and longest delay before a full disk is tried again.
 const FULL_RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
 
@@ -42,6 +46,8 @@ pub(super) enum Command {
     Release(u64),
     SetAside(Box<DeadLetter>, oneshot::Sender<Result<(), QueueError>>),
     Fork(String, oneshot::Sender<Result<QueueId, QueueError>>),
+    /// What the next daily receipt says.
+    Keep(Box<Ledger>, oneshot::Sender<Result<(), QueueError>>),
     Filters(String, Vec<String>),
     /// A stop is near: from now on nothing waits for more to join its commit.
     Hurry,
@@ -56,9 +62,8 @@ pub(super) struct Writer {
     appends: mpsc::Receiver<Append>,
     commands: mpsc::Receiver<Command>,
     rule: Rule,
-    records: Vec<Pending>,
+    batch: Batch,
     receipts: Vec<Receipt>,
-    bytes: usize,
     most_bytes: usize,
     last_append: Instant,
     blocked: Option<Blocked>,
@@ -93,9 +98,8 @@ impl Writer {
             appends,
             commands,
             rule: Rule::default(),
-            records: Vec::new(),
+            batch: Batch::default(),
             receipts: Vec::new(),
-            bytes: 0,
             most_bytes: usize::try_from(most_bytes).unwrap_or(usize::MAX),
             last_append: Instant::now(),
             blocked: None,
@@ -122,6 +126,7 @@ impl Writer {
                 appends_open = false;
             }
             self.take_waiting()?;
+            self.end_day()?;
             let last_call = !appends_open && !commands_open;
             self.commit_if_due(!appends_open, last_call)?;
             self.keep_release_point()?;
@@ -161,11 +166,9 @@ impl Writer {
             let source = match &body {
                 Body::Reading(reading) => Arc::clone(&reading.source),
                 Body::Dead(dead) => Arc::clone(&dead.source),
-                Body::Gap(_) => "".into(),
+                Body::Gap(_) | Body::Daily(_) => "".into(),
             };
-            let pending = self.store.prepare(body, &source, mark)?;
-            self.bytes += pending.bytes.len();
-            self.records.push(pending);
+            self.store.prepare(&mut self.batch, body, &source, mark)?;
             self.last_append = now;
             self.rule.joined(now, append.receipt.is_awaited(), append.delay);
         }
@@ -183,9 +186,21 @@ impl Writer {
         Ok(())
     }
 
+    /// A day that is over gets the place for its receipt.
+    fn end_day(&mut self) -> Result<(), QueueError> {
+        if !self.has_place() {
+            return Ok(());
+        }
+        if let Some(body) = self.store.day_over() {
+            self.store.prepare_own(&mut self.batch, body)?;
+            self.rule.joined(Instant::now(), false, RECEIPT_DELAY);
+        }
+        Ok(())
+    }
+
     fn commit_if_due(&mut self, no_more: bool, last_call: bool) -> Result<(), QueueError> {
         let now = Instant::now();
-        if self.records.is_empty() {
+        if self.batch.is_empty() {
             // Receipts of redeliveries only: what they stand for is on disk already.
             self.redeem();
             return Ok(());
@@ -199,16 +214,16 @@ impl Writer {
     }
 
     fn has_place_but_for_block(&self) -> bool {
-        self.records.len() < BATCH && self.bytes < self.most_bytes
+        self.batch.len() < MESSAGES && self.batch.size() < self.most_bytes
     }
 
     fn commit(&mut self, now: Instant) -> Result<(), QueueError> {
-        if let Err(reason) = self.store.room(self.bytes as u64)? {
+        if let Err(reason) = self.store.room(self.batch.size() as u64)? {
             self.store.give_way()?;
             self.block(now, &reason);
             return Ok(());
         }
-        match self.store.commit(&self.records) {
+        match self.store.commit(&self.batch) {
             Ok(()) => {}
             Err(error) if error.is_full() => {
                 self.block(now, &error);
@@ -218,15 +233,18 @@ impl Writer {
         }
         crate::failpoint::hit("committed");
         let awaited = self.receipts.iter().any(Receipt::is_awaited);
-        self.records.clear();
-        self.bytes = 0;
+        self.batch.clear();
         self.redeem();
         self.rule.committed(Instant::now(), awaited);
         self.unblock();
-        match self.store.roll_if_due() {
-            Err(error) if error.is_full() => Ok(()),
-            result => result,
+        // Before the roll: a start looks for the newest receipt in the newest segment.
+        for result in [self.store.keep_open_day(), self.store.roll_if_due()] {
+            match result {
+                Err(error) if error.is_full() => {}
+                result => result?,
+            }
         }
+        Ok(())
     }
 
     fn redeem(&mut self) {
@@ -270,6 +288,7 @@ impl Writer {
             }
             Command::SetAside(letter, reply) => answer(reply, self.store.set_aside(&letter))?,
             Command::Fork(why, reply) => answer(reply, self.store.fork(&why))?,
+            Command::Keep(ledger, reply) => answer(reply, self.store.keep_ledger(*ledger))?,
             Command::Hurry => self.hurry = true,
             Command::Filters(source, filters) => match self.store.remember_filters(&source, filters) {
                 Err(error) if error.is_full() => warn!(source, "no room to remember the filters of a source"),
@@ -290,7 +309,7 @@ impl Writer {
 
     /// When readings pause, no record carries the release point: it is put on disk by itself.
     fn keep_release_point(&mut self) -> Result<(), QueueError> {
-        if self.records.is_empty() && self.last_append.elapsed() >= PAUSE {
+        if self.batch.is_empty() && self.last_append.elapsed() >= PAUSE {
             return match self.store.write_released() {
                 Err(error) if error.is_full() => Ok(()),
                 result => result,

@@ -18,7 +18,7 @@ use tracing::{debug, info};
 
 use crate::backoff::Backoff;
 use crate::clock::Clock;
-use crate::config::settings;
+use crate::config::{settings, show_address};
 use crate::metrics::SourceMetrics;
 use crate::receipt::Ticket;
 use crate::shutdown::Shutdown;
@@ -66,7 +66,7 @@ impl MqttSource {
     /// Before anything else, if the TLS files cannot be used.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), TlsError> {
         let (client, mut eventloop) = self.client()?;
-        let broker = format!("{}:{}", self.settings.host, self.settings.port);
+        let broker = show_address(&self.settings.host, self.settings.port);
         let settled = settled(self.settings.reconnect_max_delay);
         let mut chronicle = Chronicle::new(&self.name, broker, &self.client_id, settled);
         let filters = Filters::new(&self.name, self.settings.topics.clone(), self.previous_filters.clone());

@@ -1,6 +1,7 @@
 //! Why there is no connection to the broker, in words that name the cure. One warning when the reason changes, and
 //! silence (debug) while it lasts.
 
+use std::error::Error;
 use std::time::Duration;
 
 use rumqttc::mqttbytes::Error as PacketError;
@@ -22,6 +23,7 @@ pub(super) enum Outage {
     Unreachable,
     Unresponsive,
     Tls,
+    TlsRefused,
     ProtocolVersion,
     ClientId,
     Unavailable,
@@ -39,6 +41,7 @@ impl Outage {
     /// The reason behind an error of rumqttc; `connected`: it came after a good CONNACK.
     pub(super) fn of(error: &ConnectionError, connected: bool) -> Self {
         match error {
+            error if is_tls_alert(error) => Self::TlsRefused,
             ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => Self::Unresponsive,
             ConnectionError::Tls(_) => Self::Tls,
             ConnectionError::ConnectionRefused(code) => Self::refused(*code),
@@ -80,8 +83,12 @@ impl Outage {
             Self::Unreachable => "cannot reach the MQTT broker; is it running, are host and port right? Trying again",
             Self::Unresponsive => "the MQTT broker does not answer in time; trying again",
             Self::Tls => {
-                "TLS with the MQTT broker failed; does ca_file hold the authority of its certificate, and does the \
-                 certificate name this host? Trying again"
+                "TLS with the MQTT broker failed; is this its TLS port, does ca_file hold the authority of its certificate, \
+                 and does the certificate name this host? Trying again"
+            }
+            Self::TlsRefused => {
+                "the MQTT broker refuses our side of TLS; if it wants a certificate of us, set certificate_file and \
+                 key_file to one of an authority that it trusts. Trying again"
             }
             Self::ProtocolVersion => "the MQTT broker refuses MQTT 3.1.1; allow it there. Trying again",
             Self::ClientId => "the MQTT broker refuses the client id; set another client_id. Trying again",
@@ -110,6 +117,23 @@ impl Outage {
             }
         }
     }
+}
+
+/// Whether the broker ended the connection with an alert of TLS, the handshake's or, since TLS 1.3 lets the client go on
+/// before its certificate is judged, a later one.
+fn is_tls_alert(error: &ConnectionError) -> bool {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(rustls::Error::AlertReceived(_)) = error.downcast_ref() {
+            return true;
+        }
+        // An I/O error shows what it wraps only here: its source is that error's source.
+        next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 /// A connection that lived this long is settled: what ends it then is a new outage, and delays begin anew. Two clients with

@@ -178,6 +178,20 @@ impl Agent {
         });
     }
 
+    /// Sets back which day the next receipt is of, as if that day's midnight was still to come. The agent must not run.
+    pub fn set_open_day(&self, days_ago: i64) {
+        assert!(self.running.is_none(), "stop the agent before its queue is changed");
+        let path = self.queue().join("queue.toml");
+        let text = fs::read_to_string(&path).expect("a queue");
+        let day = jiff::Timestamp::now().as_second().div_euclid(24 * 60 * 60) - days_ago;
+        let line = |line: &str| match line.starts_with("open_day = ") {
+            true => format!("open_day = {day}\n"),
+            false => format!("{line}\n"),
+        };
+        assert!(text.contains("open_day = "), "no open day in {text}");
+        fs::write(path, text.lines().map(line).collect::<String>()).expect("write");
+    }
+
     /// Copies the queue's folder, as a backup of the card would. The agent must not run.
     pub fn copy_queue(&self) -> TempDir {
         assert!(self.running.is_none(), "stop the agent before its queue is copied");

@@ -74,6 +74,11 @@ impl Config {
         self.source_line(&format!("port = {port}"))
     }
 
+    /// Lets the last source go to another host.
+    pub fn host(self, host: &str) -> Self {
+        self.source_line(&format!("host = {host:?}"))
+    }
+
     /// Adds a line to the last source, or replaces the one with the same key.
     pub fn source_line(mut self, line: &str) -> Self {
         let last = self.sources.last_mut().expect("a source to change");

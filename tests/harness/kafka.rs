@@ -30,7 +30,8 @@ const PROXIED_TLS: usize = 4;
 pub const NAME: &str = "kafka.meterferry.test";
 
 /// User and password on the listeners with SASL; what a user may do is up to the ACLs of the test.
-pub const USERS: [(&str, &str); 3] = [("household", "secret-1"), ("stranger", "secret-2"), ("narrow", "secret-3")];
+pub const USERS: [(&str, &str); 4] =
+    [("household", "secret-1"), ("stranger", "secret-2"), ("narrow", "secret-3"), ("reader", "secret-4")];
 
 /// A user whose certificate's subject may do everything: [`Kafka::certificates`] signs it.
 pub const SUPER_CERTIFICATE: &str = "trusted";

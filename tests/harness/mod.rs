@@ -19,6 +19,7 @@
 pub mod adapter;
 pub mod agent;
 pub mod auditor;
+pub mod by_hand;
 pub mod certificates;
 pub mod clock;
 pub mod config;

@@ -9,6 +9,7 @@ mod harness;
 mod tidy;
 
 mod as_it_was;
+mod audit;
 mod bed;
 mod bounded;
 mod broker;
