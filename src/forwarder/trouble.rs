@@ -93,11 +93,11 @@ impl Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::forwarder::outcome::{Call, decide};
+    use crate::forwarder::outcome::{Call, Held, decide};
 
     fn fail(trouble: &mut Trouble, call: Call, code: Code) {
         let failure = Failure { call, code, topic: None, detail: String::new() };
-        trouble.failed(&failure, decide(code, call, false), None, Duration::ZERO);
+        trouble.failed(&failure, decide(code, call, Held::Several), None, Duration::ZERO);
     }
 
     /// Promise 5: never silent, and never a line a retry: retries that fail in two ways in turn are said once each, and so is a

@@ -517,7 +517,7 @@ fn a_day_has_one_receipt() {
     let options = options(folder.path());
     let today = crate::daily::day_of(Clock::new().now().wall_ms);
     let set_open_day = |day: i32| {
-        let folder = super::folder::Folder::new(Arc::new(super::disk::RealDisk), &options.path);
+        let folder = super::folder::Folder::new(Arc::new(super::disk::LocalDisk), &options.path);
         let Ok(Some(mut identity)) = identity::Identity::read(&folder) else { panic!("no identity") };
         identity.daily.as_mut().expect("kept from the start on").open_day = Some(day);
         identity.write(&folder).expect("written");
