@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::machine::Machine;
 use crate::config::settings::{Interface, Settings, Source};
 use crate::forwarder::{BacklogError, Forwarder};
-use crate::health::Health;
+use crate::health::{Health, Pulse};
 use crate::metrics::Metrics;
 use crate::notify::Notifier;
 use crate::queue::{self, Intake, OpenError, Outlet, Queue, QueueError, Recovered, WriterThread};
@@ -31,9 +31,11 @@ pub mod live;
 mod pace;
 pub mod replay;
 mod summary;
+mod timekeeper;
 
 use backlog::QueueBacklog;
 use ingest::{Complaint, Ingest};
+use timekeeper::Timekeeper;
 
 /// The agent looks this often whether a stage has ended, and feeds the watchdog.
 const TICK: Duration = Duration::from_secs(1);
@@ -63,6 +65,11 @@ pub enum AgentError {
         #[source]
         source: Box<TlsError>,
     },
+    #[error(
+        "the clock was set back by {0:?}, and the Kafka client waits for a time of day that does not come for as long; the \
+         agent has to be started anew"
+    )]
+    ClockSetBack(Duration),
     #[error("a stage panicked: {0}")]
     Panicked(String),
     #[error("a thread cannot be started")]
@@ -102,7 +109,9 @@ pub async fn run(
         tasks: JoinSet::new(),
         names: BTreeMap::new(),
     };
-    let forwarder = agent.start_forwarder(outlet, &recovered, &mut health)?;
+    let forwarder_pulse = health.watch("forwarder", forwarder_silence(&agent.settings));
+    let forwarder = agent.start_forwarder(outlet, &recovered, Arc::clone(&forwarder_pulse))?;
+    let timekeeper = Timekeeper::new(clock, forwarder_pulse);
     let (folder, counted, asked) = (options.path.clone(), Arc::clone(&agent.metrics), agent.shutdown.clone());
     agent.spawn("the status socket".to_owned(), async move {
         live::answer(&folder, counted, asked).await;
@@ -111,12 +120,13 @@ pub async fn run(
     let result = match agent.start_sources(&recovered).await {
         Ok(()) => {
             notifier.ready(&summary::status(&agent.metrics));
-            agent.watch(&writer, &forwarder, &health, &notifier).await
+            agent.watch(&writer, &forwarder, &health, timekeeper, &notifier).await
         }
         Err(error) => Err(error),
     };
     notifier.stopping();
-    agent.stop(writer, forwarder).await.and(result)
+    let stuck = matches!(result, Err(AgentError::ClockSetBack(_)));
+    agent.stop(writer, forwarder, stuck).await.and(result)
 }
 
 struct Agent {
@@ -137,12 +147,10 @@ impl Agent {
         &self,
         outlet: Outlet,
         recovered: &Recovered,
-        health: &mut Health,
+        pulse: Arc<Pulse>,
     ) -> Result<ForwarderThread, AgentError> {
         let default = &self.settings.kafka.topic;
         let topic = |source: &Source| source.kafka_topic.clone().unwrap_or_else(|| default.clone());
-        let longest_call = self.settings.kafka.request_timeout.max(self.settings.kafka.transaction_timeout);
-        let pulse = health.watch("forwarder", FORWARDER_SILENCE + longest_call * 2);
         let forwarder = Forwarder {
             settings: self.settings.kafka.clone(),
             agent_id: recovered.agent_id.clone(),
@@ -271,6 +279,7 @@ impl Agent {
         writer: &WriterThread,
         forwarder: &ForwarderThread,
         health: &Health,
+        mut timekeeper: Timekeeper,
         notifier: &Notifier,
     ) -> Result<(), AgentError> {
         let mut summary = summary::Summary::new(&self.metrics);
@@ -290,6 +299,7 @@ impl Agent {
             }
             let now = Instant::now();
             pace.sample(now, &self.metrics);
+            timekeeper.look(now).map_err(AgentError::ClockSetBack)?;
             let hung = health.hung(now);
             for (stage, silence) in &hung {
                 error!(stage, silent_s = silence.as_secs(), "a stage hangs, the watchdog is not fed any more");
@@ -322,8 +332,9 @@ impl Agent {
         }
     }
 
-    /// Ends the stages in the order in which a reading travels, and says who still runs.
-    async fn stop(mut self, writer: WriterThread, forwarder: ForwarderThread) -> Result<(), AgentError> {
+    /// Ends the stages in the order in which a reading travels, and says who still runs. A forwarder that is `stuck` is
+    /// not waited for.
+    async fn stop(mut self, writer: WriterThread, forwarder: ForwarderThread, stuck: bool) -> Result<(), AgentError> {
         self.shutdown.ask();
         let begin = Instant::now();
         let limit = self.settings.agent.stop_timeout;
@@ -345,7 +356,8 @@ impl Agent {
             self.tasks.shutdown().await;
         }
         drop(self.intake.take());
-        let Some(forwarded) = ended("the forwarder", move || join(forwarder), begin, limit).await else {
+        let patience = if stuck { TICK } else { limit };
+        let Some(forwarded) = ended("the forwarder", move || join(forwarder), begin, patience).await else {
             warn!("the forwarder did not stop in time; the next start takes up where Kafka is");
             return result;
         };
@@ -394,6 +406,10 @@ fn join(forwarder: ForwarderThread) -> Result<(), AgentError> {
         Ok(result) => Ok(result?),
         Err(_) => Err(AgentError::Panicked("the forwarder".to_owned())),
     }
+}
+
+fn forwarder_silence(settings: &Settings) -> Duration {
+    FORWARDER_SILENCE + settings.kafka.request_timeout.max(settings.kafka.transaction_timeout) * 2
 }
 
 /// What the queue in `path` is opened with where there is no configuration: by a tool, for a copy. Nothing is dropped for

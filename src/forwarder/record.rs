@@ -148,7 +148,12 @@ impl Recorder {
             Some((topic, source)) => (Arc::clone(topic), Arc::clone(source)),
             None => (Arc::clone(&self.default_topic), self.path(&reading.source)),
         };
-        let time = timestamp::measured(reading.measured_ms, clock::corrected_ms(&reading.received, now));
+        let received_ms = clock::corrected_ms(&reading.received, now);
+        let time = if clock::is_known(&reading.received, now) {
+            timestamp::measured(reading.measured_ms, received_ms)
+        } else {
+            timestamp::measured_only(reading.measured_ms, received_ms, clock::FLOOR_MS..=now.wall_ms)
+        };
         let content_type = if reading.json { "application/json" } else { "application/octet-stream" };
         let replay_of = reading.replay_of().map(str::to_owned);
         Record {

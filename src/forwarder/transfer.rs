@@ -122,8 +122,10 @@ pub struct Transfer {
     /// By the boot clock.
     limits_due_ms: u64,
     filling_since: Option<Instant>,
-    started: Received,
-    clock_believed: bool,
+    /// Since when the clock is known to be wrong, by the boot clock.
+    doubted_since_ms: Option<u64>,
+    /// It was waited for long enough.
+    believed_all_the_same: bool,
     said_late: bool,
     forked_for_move: bool,
 }
@@ -133,7 +135,8 @@ impl Transfer {
         let recorder = recorder(&parts);
         let supply = Supply::new(parts.backlog.ledger());
         let backoff = Backoff::new(RETRY_BASE, parts.retry_max_delay);
-        let started = (parts.now)();
+        // At a start a clock is waited for without a word, as is usual on a Pi.
+        let doubted_since_ms = Some((parts.now)().boot_ms);
         let pace = Pace::new(parts.most);
         Self {
             parts,
@@ -148,8 +151,8 @@ impl Transfer {
             limits: BTreeMap::new(),
             limits_due_ms: 0,
             filling_since: None,
-            started,
-            clock_believed: false,
+            doubted_since_ms,
+            believed_all_the_same: false,
             said_late: false,
             forked_for_move: false,
         }
@@ -294,23 +297,40 @@ impl Transfer {
         (!self.clock_is_believed()).then_some(Next::Pause(RETRY_BASE))
     }
 
+    /// A clock that is known to be wrong is waited for, each time it becomes so: Kafka deletes what is stamped too early.
     fn clock_is_believed(&mut self) -> bool {
-        if self.clock_believed {
+        let now = (self.parts.now)();
+        let doubt = if !now.synchronised {
+            "it is not synchronised"
+        } else if self.stamps.are_ahead_of(now.wall_ms) {
+            "it was set back behind what Kafka has already taken"
+        } else {
+            self.doubted_since_ms = None;
+            self.believed_all_the_same = false;
+            return true;
+        };
+        if self.believed_all_the_same {
             return true;
         }
-        let now = (self.parts.now)();
-        let waited = Duration::from_millis(now.boot_ms.saturating_sub(self.started.boot_ms));
-        if now.synchronised {
-            self.clock_believed = true;
-        } else if waited >= self.parts.clock_wait {
-            self.clock_believed = true;
+        let since = match self.doubted_since_ms {
+            Some(since) => since,
+            None => {
+                let (limit_seconds, wall_ms) = (self.parts.clock_wait.as_secs(), now.wall_ms);
+                warn!(doubt, wall_ms, limit_seconds, "the clock is wrong: readings are kept until it is right");
+                *self.doubted_since_ms.insert(now.boot_ms)
+            }
+        };
+        let waited = Duration::from_millis(now.boot_ms.saturating_sub(since));
+        if waited >= self.parts.clock_wait {
+            self.believed_all_the_same = true;
             warn!(
+                doubt,
                 waited_seconds = waited.as_secs(),
                 wall_ms = now.wall_ms,
-                "the clock is still not synchronised: it is believed as it is, timestamps in Kafka may be wrong"
+                "the clock is still wrong: it is believed as it is, timestamps in Kafka may be wrong"
             );
         }
-        self.clock_believed
+        self.believed_all_the_same
     }
 
     /// Asks for the topics' limits where it is time to.
@@ -503,7 +523,7 @@ impl Transfer {
 
     #[cfg(test)]
     pub fn set_clock(&mut self, wait: Duration, now: impl Fn() -> Received + Send + 'static) {
-        self.started = now();
+        self.doubted_since_ms = Some(now().boot_ms);
         self.parts.clock_wait = wait;
         self.parts.now = Box::new(now);
     }

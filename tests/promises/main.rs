@@ -13,6 +13,7 @@ mod audit;
 mod bed;
 mod bounded;
 mod broker;
+mod clock;
 mod honest;
 mod in_order;
 mod killed;
