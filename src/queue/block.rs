@@ -5,10 +5,14 @@
 //! is as it would be alone (see [`super::record`]), so that a block of one is a single record, and salvage finds the
 //! records of a block as it finds all others.
 //!
+//! In a packed segment a value is a row of frames (see [`super::frame`]) instead.
+//!
 //! The database gives a large value a run of pages, a power of two of them. A block is cut to fill such a run; what is
 //! left of a commit below the smallest run goes in record by record, so that it shares a page with its neighbours.
 
-use super::record;
+use std::ops::{ControlFlow, Range};
+
+use super::{frame, record};
 
 /// The database's page.
 const PAGE: usize = 4096;
@@ -17,11 +21,11 @@ const LEAF: usize = 16;
 /// Page runs, largest first. Beyond 64 KiB a commit gains nothing more, but a reader that wants one record reads it all.
 const RUNS: [usize; 4] = [16, 8, 4, 2];
 
-/// Encoded records that wait for their commit.
+/// Encoded records, or frames of packed ones, that wait for their commit.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     bytes: Vec<u8>,
-    /// Of each record, its sequence and where it ends in `bytes`.
+    /// Of each record or frame, its first sequence and where it ends in `bytes`.
     ends: Vec<(u64, usize)>,
 }
 
@@ -34,6 +38,12 @@ impl Batch {
         record::encode_into(&mut self.bytes, origin, sequence, stored)?;
         self.ends.push((sequence, self.bytes.len()));
         Ok(())
+    }
+
+    /// Adds a frame. Sequences rise.
+    pub fn push_frame(&mut self, first: u64, frame: &[u8]) {
+        self.bytes.extend_from_slice(frame);
+        self.ends.push((first, self.bytes.len()));
     }
 
     pub fn is_empty(&self) -> bool {
@@ -77,8 +87,9 @@ impl Batch {
     fn fitting(&self, next: usize) -> usize {
         let (start, left) = (self.start(next), self.bytes.len() - self.start(next));
         let Some(room) = RUNS.iter().map(|pages| pages * PAGE - LEAF).find(|room| *room <= left) else { return 1 };
-        let consecutive = self.ends[next..].iter().zip(self.ends[next].0..);
-        consecutive.take_while(|((sequence, end), due)| sequence == due && end - start <= room).count().max(1)
+        let frames = self.bytes[start..].starts_with(&frame::MAGIC);
+        let following = self.ends[next..].iter().zip(self.ends[next].0..);
+        following.take_while(|((sequence, end), due)| (frames || sequence == due) && end - start <= room).count().max(1)
     }
 
     fn start(&self, index: usize) -> usize {
@@ -86,28 +97,104 @@ impl Batch {
     }
 }
 
-/// The records of the value stored under `first`: each one's sequence and bytes. Contents are not checked; where a
-/// header is damaged, the last item is the sequence that should have been there.
-pub(super) fn records(first: u64, value: &[u8]) -> impl Iterator<Item = Result<(u64, &[u8]), u64>> {
-    let (mut next, mut rest) = (first, value);
-    let mut intact = true;
+/// A value that is not what was stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("record {sequence}: {reason}")]
+pub(super) struct BlockError {
+    /// That was due where the fault is.
+    pub sequence: u64,
+    pub reason: String,
+}
+
+impl BlockError {
+    fn new(sequence: u64, reason: impl ToString) -> Self {
+        Self { sequence, reason: reason.to_string() }
+    }
+}
+
+/// One thing in a value.
+enum Item<'a> {
+    Record(u64, &'a [u8]),
+    Frame(frame::Header, &'a [u8]),
+}
+
+impl Item<'_> {
+    fn last(&self) -> u64 {
+        match self {
+            Self::Record(sequence, _) => *sequence,
+            Self::Frame(header, _) => header.last,
+        }
+    }
+}
+
+/// What the value stored under `first` holds. The contents of records are not checked, those of frames are.
+fn items(origin: u128, first: u64, value: &[u8]) -> impl Iterator<Item = Result<Item<'_>, BlockError>> {
+    let (mut due, mut rest) = (first, value);
     std::iter::from_fn(move || {
-        if rest.is_empty() || !intact {
+        if rest.is_empty() {
             return None;
         }
-        let due = next;
-        match record::header(rest) {
-            Ok((sequence, body)) if sequence == due && rest.len() >= record::HEADER + body => {
-                let (record, after) = rest.split_at(record::HEADER + body);
-                (next, rest) = (due.saturating_add(1), after);
-                Some(Ok((due, record)))
-            }
-            _ => {
-                intact = false;
-                Some(Err(due))
-            }
+        let item = item(origin, due, due == first, rest);
+        match &item {
+            Ok((found, size)) => (due, rest) = (found.last().saturating_add(1), &rest[*size..]),
+            Err(_) => rest = &[],
         }
+        Some(item.map(|(found, _)| found))
     })
+}
+
+/// The item at the start of `rest`, and its size. Records follow each other without a gap; frames may leave some out.
+fn item(origin: u128, due: u64, is_first: bool, rest: &[u8]) -> Result<(Item<'_>, usize), BlockError> {
+    if rest.starts_with(&frame::MAGIC) {
+        let header = frame::verify(origin, rest).map_err(|error| BlockError::new(due, error))?;
+        let fits = if is_first { header.first == due } else { header.first >= due };
+        if !fits || header.last < header.first {
+            return Err(BlockError::new(due, frame::FrameError::Header));
+        }
+        return Ok((Item::Frame(header, &rest[..header.size()]), header.size()));
+    }
+    let (sequence, body) = record::header(rest).map_err(|error| BlockError::new(due, error))?;
+    let size = record::HEADER + body;
+    if sequence != due || rest.len() < size {
+        return Err(BlockError::new(due, record::RecordError::Header));
+    }
+    Ok((Item::Record(sequence, &rest[..size]), size))
+}
+
+/// Shows `show` the records of the value stored under `first` that are within `wanted`, until it breaks. Breaks too where
+/// there can be no more of them. The contents of records are not checked.
+pub(super) fn visit(
+    origin: u128,
+    first: u64,
+    value: &[u8],
+    wanted: &Range<u64>,
+    show: &mut impl FnMut(u64, &[u8]) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, BlockError> {
+    let mut show = |sequence: u64, bytes: &[u8]| {
+        if sequence >= wanted.end {
+            return ControlFlow::Break(());
+        }
+        if sequence < wanted.start { ControlFlow::Continue(()) } else { show(sequence, bytes) }
+    };
+    for item in items(origin, first, value) {
+        let shown = match item? {
+            Item::Record(sequence, bytes) => show(sequence, bytes),
+            Item::Frame(header, _) if header.last < wanted.start => ControlFlow::Continue(()),
+            Item::Frame(header, frame) => {
+                frame::unpack(origin, frame, &mut show).map_err(|error| BlockError::new(header.first, error))?
+            }
+        };
+        if shown.is_break() {
+            return Ok(shown);
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// The newest sequence of the value stored under `first`.
+pub(super) fn last(origin: u128, first: u64, value: &[u8]) -> Result<u64, BlockError> {
+    let last = items(origin, first, value).last().transpose()?;
+    last.map(|item| item.last()).ok_or_else(|| BlockError::new(first, record::RecordError::Header))
 }
 
 #[cfg(test)]
@@ -116,7 +203,20 @@ mod tests {
 
     use super::*;
     use crate::reading::{Body, Gap, Received};
-    use record::{Content, Stored};
+    use record::{Content, RecordError, Stored};
+
+    /// Each record of the value, decoded; ends with a fault.
+    fn decoded(first: u64, value: &[u8], wanted: Range<u64>) -> Vec<(u64, Result<Stored, RecordError>)> {
+        let mut found = Vec::new();
+        let visited = visit(1, first, value, &wanted, &mut |sequence, bytes| {
+            found.push((sequence, record::decode(1, sequence, bytes)));
+            ControlFlow::Continue(())
+        });
+        if let Err(error) = visited {
+            found.push((error.sequence, Err(RecordError::Header)));
+        }
+        found
+    }
 
     fn gap(size: usize) -> Stored {
         let noticed = Received { wall_ms: 1, boot_ms: 5, boot_id: 9, synchronised: true };
@@ -145,10 +245,9 @@ mod tests {
             for (key, value) in batch.blocks() {
                 prop_assert!(key > last_key);
                 last_key = key;
-                for record in super::records(key, value) {
-                    let (sequence, bytes) = record.expect("whole");
-                    found.push((sequence, record::decode(1, sequence, bytes).expect("whole")));
-                }
+                let records = decoded(key, value, 0..u64::MAX);
+                prop_assert_eq!(Ok(records.last().expect("not empty").0), last(1, key, value));
+                found.extend(records.into_iter().map(|(sequence, stored)| (sequence, stored.expect("whole"))));
             }
             prop_assert_eq!(found, expected);
         }
@@ -164,9 +263,7 @@ mod tests {
             let bit = bit.index(value.len() * 8);
             value[bit / 8] ^= 1 << (bit % 8);
             let hit = batch.ends.partition_point(|(_, end)| *end <= bit / 8);
-            let refused = records(1, &value).position(|record| {
-                record.is_err() || record.is_ok_and(|(sequence, bytes)| record::decode(1, sequence, bytes) != Ok(gap(450)))
-            });
+            let refused = decoded(1, &value, 0..u64::MAX).iter().position(|(_, stored)| *stored != Ok(gap(450)));
             prop_assert_eq!(refused, Some(hit));
         }
     }

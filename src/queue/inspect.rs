@@ -102,11 +102,11 @@ impl Inspector {
 
     /// A segment that a kill left open is repaired as the agent's next start would do, if no agent has the folder.
     fn open_newest(&self, newest: u64) -> Result<Reader, QueueError> {
-        match Reader::open(&self.folder, newest) {
+        match Reader::open(&self.folder, newest, self.identity.origin) {
             Err(SegmentError::NotClosed { path }) => {
                 let Ok(_lock) = lock::take(&self.folder) else { return Err(SegmentError::NotClosed { path }.into()) };
                 Active::open(&self.folder, newest)?.seal()?;
-                Ok(Reader::open(&self.folder, newest)?)
+                Ok(Reader::open(&self.folder, newest, self.identity.origin)?)
             }
             result => Ok(result?),
         }
@@ -121,6 +121,8 @@ impl Inspector {
             segments,
             release_point: release::read(&self.folder, self.identity.origin).unwrap_or(1),
             lost: self.identity.lost.clone(),
+            dropped: self.identity.dropped.clone(),
+            handed_out: 0,
             moved: false,
             stopped: false,
         };

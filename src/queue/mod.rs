@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! queue.toml                  format, queue id, agent id, hardware serial, filters, lost ranges   (identity)
-//! 00000000000000000001.redb   sealed segment: nothing is written to it any more                   (segment)
+//! 00000000000000000001.redb   sealed segment: nothing is added to it any more, it may be packed    (segment, pack)
 //! 00000000000000031245.redb   active segment: named by its first sequence
 //! released                    the release point                                                   (release)
 //! dead-letters.redb           made with the first dead letter                                     (dead_letter)
@@ -27,7 +27,12 @@
 //! are all released is unlinked, after `released` is on disk. Sequences rise for ever: a restart goes on after the newest record;
 //! where the newest segment is damaged they jump further than a segment can hold.
 //!
-//! One thread ([`writer`]) writes, renames and unlinks. Readers, in this process or another, open the files read-only
+//! When the line is down for long, sealed segments are packed: a thread beside the writer makes the packed file, the writer
+//! renames it. Where there is no room although all is packed, `queue.when_full` decides ([`relief`]): nothing more is
+//! taken, or the oldest segments are thinned or dropped. `queue.toml` says what was given up, so that readers explain the
+//! holes.
+//!
+//! One thread ([`writer`]) renames and unlinks. Readers, in this process or another, open the files read-only
 //! beside it. A write that fails for lack of room is tried again; any other ends the writer, and with it the agent:
 //! what is true is read back at the next start. All of them reach the file system through [`disk`], so that a test can
 //! pull the plug below them.
@@ -39,20 +44,26 @@ mod dead_letter;
 pub mod disk;
 mod error;
 mod folder;
+mod frame;
 mod identity;
 pub mod inspect;
 mod limit;
 mod lock;
 mod open;
 mod outlet;
+mod pack;
 mod record;
 mod release;
+mod relief;
+mod rewriter;
+mod room;
 mod salvage;
 mod segment;
 mod shared;
 mod store;
 #[cfg(test)]
 mod tests;
+mod thin;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -66,6 +77,7 @@ pub use error::{OpenError, QueueError};
 pub use identity::FORMAT;
 pub use open::Options;
 pub use outlet::Outlet;
+pub use pack::{PackError, Progress, pack, pack_on};
 pub use segment::SegmentError;
 
 use crate::clock::Clock;
@@ -79,6 +91,8 @@ use writer::{Append, Command, Writer};
 const APPENDS: usize = 1024;
 /// Commands on their way to the writer.
 const COMMANDS: usize = 64;
+/// When nothing was released for so long, the line is taken for down, and what waits is packed.
+pub const PACK_AFTER: Duration = Duration::from_secs(300);
 
 /// An opened queue: its two ends, and the thread between them.
 pub struct Queue {

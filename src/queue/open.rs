@@ -5,6 +5,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tracing::{error, warn};
@@ -18,10 +19,12 @@ use super::limit::Limit;
 use super::lock::{self, Lock};
 use super::record::{self, Content, WINDOW_KEY};
 use super::release;
+use super::room::Room;
 use super::segment::{self, Active, Reader, SegmentError};
 use super::shared::{Shared, State};
 use super::store::{Capacity, Store, remember};
 use crate::clock::Clock;
+use crate::config::settings::WhenFull;
 use crate::metrics::Metrics;
 use crate::reading::{Body, Mark};
 
@@ -34,8 +37,12 @@ pub struct Options {
     pub max_size: u64,
     /// Bytes that stay free on the file system.
     pub min_free: u64,
+    /// What happens when there is no room.
+    pub when_full: WhenFull,
     /// Bytes of a segment's file, at which the next one begins.
     pub segment_size: u64,
+    /// Sealed segments are packed when nothing was released for so long; see [`super::PACK_AFTER`].
+    pub pack_after: Duration,
     /// Marks remembered of a source that `windows` does not name.
     pub redelivery_window: usize,
     /// Marks remembered of each source.
@@ -71,6 +78,8 @@ pub(super) fn open(
         segments,
         release_point: released.unwrap_or(0),
         lost: identity.lost.clone(),
+        dropped: identity.dropped.clone(),
+        handed_out: 0,
         moved,
         stopped: false,
     });
@@ -92,6 +101,7 @@ pub(super) fn open(
         metrics,
         clock,
         identity,
+        room: Room::new(options.when_full, options.pack_after, Instant::now()),
     };
     store.recover(fresh)?;
     store.adopt_agent_id(options)?;
@@ -183,7 +193,7 @@ impl Store {
 
     /// Reads one segment through. True if it began with a window record.
     fn read_window_and_marks(&mut self, first: u64) -> Result<bool, SegmentError> {
-        let reader = Reader::open(&self.folder, first)?;
+        let reader = Reader::open(&self.folder, first, self.identity.origin)?;
         let (origin, capacity) = (self.identity.origin, self.window.clone());
         let mut found = Found { marks: std::mem::take(&mut self.marks), release_point: 0, end: first, window: false };
         let mut damage = None;
@@ -314,7 +324,8 @@ fn identity(folder: &Folder, options: &Options, segments: &BTreeSet<u64>) -> Res
 fn origin_of(folder: &Folder, first: u64) -> Option<u128> {
     // A segment that was not closed is repaired by the first opening for writing.
     drop(Active::open(folder, first));
-    let reader = Reader::open(folder, first).ok()?;
+    // The window record is never packed.
+    let reader = Reader::open(folder, first, 0).ok()?;
     let mut origin = None;
     reader
         .scan(WINDOW_KEY, WINDOW_KEY + 1, |_, bytes| {

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::reading::{Body, Fingerprint, Mark, Received};
 
 pub(super) const MAGIC: [u8; 3] = *b"MFR";
-/// Written by this release; older ones are read.
+/// Written by this release; older ones are read. Packed records of version 1 are records of version 1
+/// (see [`super::frame`]).
 pub(super) const VERSION: u8 = 1;
 pub(super) const HEADER: usize = 20;
 /// The key of a segment's window record. Sequences begin with 1.
@@ -75,19 +76,29 @@ pub(super) fn encode_into(
 ) -> Result<(), postcard::Error> {
     let start = buffer.len();
     buffer.extend_from_slice(&[0; HEADER]);
-    let length = match postcard::serialize_with_flavor(stored, Appending(buffer)) {
-        Ok(()) => u32::try_from(buffer.len() - start - HEADER).map_err(|_| postcard::Error::SerializeBufferFull),
-        Err(error) => Err(error),
-    };
-    let length = length.inspect_err(|_| buffer.truncate(start))?;
-    let bytes = &mut buffer[start..];
-    let crc = checksum(origin, sequence, length, &bytes[HEADER..]);
-    bytes[..3].copy_from_slice(&MAGIC);
-    bytes[3] = VERSION;
-    bytes[4..8].copy_from_slice(&crc.to_le_bytes());
-    bytes[8..16].copy_from_slice(&sequence.to_le_bytes());
-    bytes[16..20].copy_from_slice(&length.to_le_bytes());
-    Ok(())
+    let written = postcard::serialize_with_flavor(stored, Appending(buffer))
+        .and_then(|()| head(&mut buffer[start..], origin, sequence).ok_or(postcard::Error::SerializeBufferFull));
+    written.inspect_err(|_| buffer.truncate(start))
+}
+
+/// Adds the record with this body to others.
+pub(super) fn write(buffer: &mut Vec<u8>, origin: u128, sequence: u64, body: &[u8]) -> Option<()> {
+    let start = buffer.len();
+    buffer.extend_from_slice(&[0; HEADER]);
+    buffer.extend_from_slice(body);
+    head(&mut buffer[start..], origin, sequence)
+}
+
+/// Fills in the header of a record whose body is there; none where the body is too large.
+fn head(record: &mut [u8], origin: u128, sequence: u64) -> Option<()> {
+    let length = u32::try_from(record.len() - HEADER).ok()?;
+    let crc = checksum(origin, sequence, length, &record[HEADER..]);
+    record[..3].copy_from_slice(&MAGIC);
+    record[3] = VERSION;
+    record[4..8].copy_from_slice(&crc.to_le_bytes());
+    record[8..16].copy_from_slice(&sequence.to_le_bytes());
+    record[16..20].copy_from_slice(&length.to_le_bytes());
+    Some(())
 }
 
 /// Serialises to the end of a buffer.
@@ -169,7 +180,7 @@ fn checksum(origin: u128, sequence: u64, length: u32, body: &[u8]) -> u32 {
     crc.finalize()
 }
 
-fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+pub(super) fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     let mut array = [0; N];
     array.copy_from_slice(bytes);
     array

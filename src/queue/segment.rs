@@ -68,6 +68,21 @@ pub(super) fn first_of(name: &str) -> Option<u64> {
     (digits.len() == 20).then(|| digits.parse().ok()).flatten()
 }
 
+/// Where what is to replace that segment is made.
+pub(super) fn replacement(folder: &Folder, first: u64) -> PathBuf {
+    path(folder, first).with_extension(format!("packed.{UNFINISHED}"))
+}
+
+/// Gives a segment that is whole its own name, in the place of another that has it. A power cut leaves one of the two.
+pub(super) fn publish(folder: &Folder, unfinished: &Path, first: u64) -> Result<(), SegmentError> {
+    let path = path(folder, first);
+    guarded(&path, || {
+        folder.disk.sync(unfinished)?;
+        folder.disk.rename(unfinished, &path)?;
+        Ok(folder.sync()?)
+    })
+}
+
 /// The active segment.
 pub(super) struct Active {
     folder: Folder,
@@ -84,15 +99,23 @@ impl Active {
     ) -> Result<Self, SegmentError> {
         let path = path(folder, first);
         let unfinished = path.with_extension(format!("{SUFFIX}.{UNFINISHED}"));
-        guarded(&path, || {
+        let active = Self::begin(folder, unfinished, records)?;
+        publish(folder, &active.path, first)?;
+        Ok(Self { path, ..active })
+    }
+
+    /// Makes a segment under a name that the next start removes, unless it is published before.
+    pub fn begin<B: AsRef<[u8]>>(
+        folder: &Folder,
+        unfinished: PathBuf,
+        records: impl Iterator<Item = (u64, B)>,
+    ) -> Result<Self, SegmentError> {
+        guarded(&unfinished, || {
             folder.remove_if_there(&unfinished)?;
             let database = create(folder, &unfinished, WRITER_CACHE)?;
             let active = Self { folder: folder.clone(), path: unfinished.clone(), database };
             active.append(records)?;
-            folder.disk.sync(&unfinished)?;
-            folder.disk.rename(&unfinished, &path)?;
-            folder.sync()?;
-            Ok(Self { path: path.clone(), ..active })
+            Ok(active)
         })
     }
 
@@ -136,17 +159,24 @@ impl Active {
 /// A segment opened for reading, active or sealed.
 pub(super) struct Reader {
     path: PathBuf,
+    origin: u128,
     database: ReadOnlyDatabase,
 }
 
 impl Reader {
-    pub fn open(folder: &Folder, first: u64) -> Result<Self, SegmentError> {
-        let path = path(folder, first);
-        guarded(&path, || Ok(Self { path: path.clone(), database: open_for_reading(folder, &path, READER_CACHE)? }))
+    /// `origin` is the queue's: packed records of another one are damage.
+    pub fn open(folder: &Folder, first: u64, origin: u128) -> Result<Self, SegmentError> {
+        Self::open_at(folder, path(folder, first), origin)
     }
 
-    /// Shows `visit` the records from `from` on, in order, until it breaks or `end` (exclusive) is reached. Nothing about
-    /// them is checked.
+    /// Opens a segment under another name than its own.
+    pub fn open_at(folder: &Folder, path: PathBuf, origin: u128) -> Result<Self, SegmentError> {
+        let database = guarded(&path, || open_for_reading(folder, &path, READER_CACHE))?;
+        Ok(Self { path, origin, database })
+    }
+
+    /// Shows `visit` the records from `from` on, in order, until it breaks or `end` (exclusive) is reached. Their contents
+    /// are not checked.
     pub fn scan(
         &self,
         from: u64,
@@ -161,14 +191,23 @@ impl Reader {
             let start = before.transpose().map_err(redb::Error::from)?.map_or(from, |(key, _)| key.value());
             for item in table.range(start..end.max(start)).map_err(redb::Error::from)? {
                 let (key, value) = item.map_err(redb::Error::from)?;
-                for record in block::records(key.value(), value.value()) {
-                    let (sequence, bytes) = record.map_err(|sequence| self.headless(sequence))?;
-                    if sequence >= end || (sequence >= from && visit(sequence, bytes).is_break()) {
-                        return Ok(());
-                    }
+                let visited = block::visit(self.origin, key.value(), value.value(), &(from..end), &mut visit);
+                if visited.map_err(|error| self.damaged(&error))?.is_break() {
+                    break;
                 }
             }
             Ok(())
+        })
+    }
+
+    /// Whether its records are packed already.
+    pub fn is_packed(&self) -> Result<bool, SegmentError> {
+        guarded(&self.path, || {
+            let transaction = self.database.begin_read().map_err(redb::Error::from)?;
+            let table = transaction.open_table(RECORDS).map_err(redb::Error::from)?;
+            let first = table.range(super::record::WINDOW_KEY + 1..).map_err(redb::Error::from)?.next();
+            let first = first.transpose().map_err(redb::Error::from)?;
+            Ok(first.is_some_and(|(_, value)| value.value().starts_with(&super::frame::MAGIC)))
         })
     }
 
@@ -179,14 +218,13 @@ impl Reader {
             let table = transaction.open_table(RECORDS).map_err(redb::Error::from)?;
             let last = table.last().map_err(redb::Error::from)?;
             let Some((key, value)) = last else { return Ok(None) };
-            let newest = block::records(key.value(), value.value()).last().transpose();
-            let newest = newest.map_err(|sequence| self.headless(sequence))?.map(|(sequence, _)| sequence);
-            Ok(newest.filter(|sequence| *sequence != super::record::WINDOW_KEY))
+            let newest = block::last(self.origin, key.value(), value.value()).map_err(|error| self.damaged(&error))?;
+            Ok(Some(newest).filter(|sequence| *sequence != super::record::WINDOW_KEY))
         })
     }
 
-    fn headless(&self, sequence: u64) -> SegmentError {
-        SegmentError::Damaged { path: self.path.clone(), reason: format!("record {sequence}: no record header") }
+    fn damaged(&self, error: &block::BlockError) -> SegmentError {
+        SegmentError::Damaged { path: self.path.clone(), reason: error.to_string() }
     }
 }
 
