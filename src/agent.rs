@@ -29,7 +29,7 @@ pub mod live;
 mod summary;
 
 use backlog::QueueBacklog;
-use ingest::Ingest;
+use ingest::{Complaint, Ingest};
 
 /// The agent looks this often whether a stage has ended, and feeds the watchdog.
 const TICK: Duration = Duration::from_secs(1);
@@ -175,6 +175,7 @@ impl Agent {
                 window: Window::new(window(&self.settings, &source), marks),
                 intake: intake.clone(),
                 metrics: Arc::clone(&metrics),
+                complaint: Complaint::default(),
             };
             self.spawn(format!("the ingest of source {}", source.name), async move { Ok(ingest.run(received).await?) });
             match source.interface.clone() {
@@ -330,41 +331,56 @@ impl Agent {
             match tokio::time::timeout(wait.min(limit / 4), self.tasks.join_next_with_id()).await {
                 Ok(Some(ended)) => result = result.and(self.task_ended(ended)),
                 Ok(None) => break,
-                Err(_) => self.say_who_runs(begin.elapsed(), limit),
+                Err(_) => say_who_runs(&self.running(), begin, limit),
             }
         }
         if !self.tasks.is_empty() {
-            warn!(
-                running = self.names.values().cloned().collect::<Vec<_>>().join(", "),
-                "these did not stop in time; what they had not acknowledged is sent again"
-            );
+            warn!(running = self.running(), "these did not stop in time; what they had not acknowledged is sent again");
             self.tasks.shutdown().await;
         }
         drop(self.intake.take());
-        let threads = tokio::task::spawn_blocking(move || (join(forwarder), writer));
-        let left = limit.saturating_sub(begin.elapsed()).max(TICK);
-        let Ok(joined) = tokio::time::timeout(left, threads).await else {
+        let Some(forwarded) = ended("the forwarder", move || join(forwarder), begin, limit).await else {
             warn!("the forwarder did not stop in time; the next start takes up where Kafka is");
             return result;
         };
-        let (forwarded, writer) = joined.map_err(|error| AgentError::Panicked(error.to_string()))?;
-        let written = tokio::task::spawn_blocking(move || writer.join());
-        let Ok(written) = tokio::time::timeout(left, written).await else {
+        let Some(written) = ended("the queue", move || writer.join(), begin, limit).await else {
             warn!("the queue did not close in time; the next start repairs it");
             return result;
         };
-        let written = written.map_err(|error| AgentError::Panicked(error.to_string()))?;
+        let (forwarded, written) = (forwarded?, written?);
         // The cause before its consequences.
         result = written.map_err(AgentError::from).and(forwarded).and(result);
         info!(took_ms = begin.elapsed().as_millis(), "stopped");
         result
     }
 
-    fn say_who_runs(&self, elapsed: Duration, limit: Duration) {
-        let running = self.names.values().cloned().collect::<Vec<_>>().join(", ");
-        let left = limit.saturating_sub(elapsed).as_secs();
-        info!(running, left_s = left, "still stopping");
+    fn running(&self) -> String {
+        self.names.values().cloned().collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Waits for a thread's end, and says now and then that it still runs. None: it did not end within `limit` since `begin`,
+/// or within [`TICK`] where that is past.
+async fn ended<T: Send + 'static>(
+    what: &str,
+    join: impl FnOnce() -> T + Send + 'static,
+    begin: Instant,
+    limit: Duration,
+) -> Option<Result<T, AgentError>> {
+    let mut thread = tokio::task::spawn_blocking(join);
+    let until = (begin + limit).max(Instant::now() + TICK);
+    loop {
+        let left = until.checked_duration_since(Instant::now())?;
+        match tokio::time::timeout(left.min(limit / 4), &mut thread).await {
+            Ok(joined) => return Some(joined.map_err(|error| AgentError::Panicked(error.to_string()))),
+            Err(_) => say_who_runs(what, begin, limit),
+        }
+    }
+}
+
+fn say_who_runs(running: &str, begin: Instant, limit: Duration) {
+    let left = limit.saturating_sub(begin.elapsed()).as_secs();
+    info!(running, left_s = left, "still stopping");
 }
 
 fn join(forwarder: ForwarderThread) -> Result<(), AgentError> {
@@ -403,30 +419,21 @@ fn window(settings: &Settings, source: &Source) -> usize {
 
 /// One line: what is read, where it is queued, where it is sent.
 fn say_start(settings: &Settings, recovered: &Recovered, took: Duration) {
-    let reads: Vec<String> = settings.sources.iter().map(describe).collect();
+    let reads: Vec<String> = settings.sources.iter().map(Source::to_string).collect();
     let kafka = &settings.kafka;
     let sends = if kafka.bootstrap_servers.is_empty() {
         "nowhere: kafka.bootstrap_servers is not set".to_owned()
     } else {
-        format!("{} on {}", kafka.topic, kafka.bootstrap_servers.join(","))
+        format!("{} on {}", settings.kafka_topics().join(", "), kafka.bootstrap_servers.join(","))
     };
     info!(
         agent = recovered.agent_id,
         reads = reads.join(", "),
         queue = %settings.queue.path.display(),
         sends,
-        delivery = ?kafka.delivery,
+        delivery = kafka.delivery.word(),
         waiting = recovered.end.saturating_sub(recovered.release_point),
         opened_ms = took.as_millis(),
         "meterferry {} starts", env!("CARGO_PKG_VERSION")
     );
-}
-
-fn describe(source: &Source) -> String {
-    match &source.interface {
-        Interface::Mqtt(mqtt) => {
-            format!("{} (mqtt {}:{} {})", source.name, mqtt.host, mqtt.port, mqtt.topics.join(" "))
-        }
-        Interface::MqttListener(listener) => format!("{} (mqtt-listener {})", source.name, listener.listen),
-    }
 }

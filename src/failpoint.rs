@@ -12,6 +12,10 @@
 //! | `kafka-committed` | Kafka has committed, the queue does not know |
 //! | `released` | the release is recorded, nothing is unlinked |
 
+/// The points that an agent passes again and again while readings come in and go out.
+pub const POINTS: [&str; 6] =
+    ["received", "committed", "in-transaction", "offsets-sent", "kafka-committed", "released"];
+
 /// Kills this process if the point is the one asked for.
 #[cfg(feature = "failpoints")]
 pub fn hit(name: &str) {

@@ -16,6 +16,7 @@
 //! - [`receipt`]: that right. Dropped unused, it acknowledges nothing.
 //! - [`decode`], [`obis`]: bytes in, reading or reason out. Pure.
 //! - [`reading`]: the words the stages share, so that no stage has to name another.
+//! - [`daily`]: the daily receipt, by which a consumer proves that it has everything. Pure.
 //! - [`queue`]: the write-ahead queue on disk. The only module that knows redb.
 //! - [`forwarder`]: takes batches from the queue to Kafka.
 //! - [`agent`]: the only place that wires the stages together.
@@ -40,6 +41,8 @@ pub mod decode;
 pub mod obis;
 
 pub mod reading;
+
+pub mod daily;
 
 pub mod queue;
 

@@ -7,11 +7,17 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+/// What every `ce_type` of ours begins with.
+pub const CE_TYPE_OURS: &str = "io.meterferry.";
+
 /// `ce_type` of a reading in Kafka.
 pub const CE_TYPE_READING: &str = "io.meterferry.reading";
 
 /// `ce_type` of a gap record in Kafka.
 pub const CE_TYPE_GAP: &str = "io.meterferry.gap";
+
+/// `ce_type` of a daily receipt in Kafka ([`crate::daily::DailyReceipt`]).
+pub const CE_TYPE_RECEIPT: &str = "io.meterferry.receipt";
 
 /// When something was received, by every clock that may later be needed to correct it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,12 +140,22 @@ pub struct Gap {
     pub noticed: Received,
 }
 
+/// A day is over: here its receipt is sent, which is filled in then ([`crate::daily`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Daily {
+    /// UTC, counted from 1970-01-01.
+    pub day: i32,
+    /// When it was found to be over.
+    pub noticed: Received,
+}
+
 /// What stands under one sequence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
     Reading(Reading),
     Dead(Dead),
     Gap(Gap),
+    Daily(Daily),
 }
 
 /// One record of the queue as its readers see it.

@@ -117,9 +117,10 @@ fn each_library_has_its_place() {
         &uses(&["rumqttc"], |path| path.starts_with("source/mqtt") || path.starts_with("simulate/") || version(path)),
     );
     assert_none(
-        "only forwarder/kafka*, cli/consume* and cli/demo* name rdkafka",
+        "only forwarder/kafka*, cli/consume*, cli/audit* and cli/demo* name rdkafka",
         &uses(&["rdkafka", "rdkafka_sys"], |path| {
-            ["forwarder/kafka", "cli/consume", "cli/demo"].iter().any(|place| path.starts_with(place)) || version(path)
+            ["forwarder/kafka", "cli/consume", "cli/audit", "cli/demo"].iter().any(|place| path.starts_with(place))
+                || version(path)
         }),
     );
     assert_none(
@@ -148,9 +149,12 @@ fn nothing_forbidden_is_there() {
 /// Promise 9: what decides is pure.
 #[test]
 fn pure_cores_hold_no_clock_socket_or_random_source() {
-    const PURE: [&str; 8] = [
+    const PURE: [&str; 11] = [
         "decode/",
         "obis",
+        "daily.rs",
+        "queue/day.rs",
+        "cli/audit/account.rs",
         "backoff.rs",
         "forwarder/batch.rs",
         "forwarder/resume.rs",
@@ -217,4 +221,18 @@ fn every_file_says_what_it_is() {
         .map(|source| format!("  src/{}\n", source.path))
         .collect();
     assert_none("a file is named by a noun of the field", &named);
+}
+
+/// Promise 9: the house has the rooms that its plan shows, and no others.
+#[test]
+fn the_house_has_no_other_rooms() {
+    const ROOMS: [&str; 6] = ["benches", "edge-config", "src", "systemd", "target", "tests"];
+    let entries = fs::read_dir(env!("CARGO_MANIFEST_DIR")).expect("the house");
+    let folders = entries.map(|entry| entry.expect("an entry")).filter(|entry| entry.path().is_dir());
+    let found: String = folders
+        .map(|folder| folder.file_name().to_string_lossy().into_owned())
+        .filter(|name| !name.starts_with('.') && !ROOMS.contains(&name.as_str()))
+        .map(|name| format!("  {name}/\n"))
+        .collect();
+    assert_none("no other folder at the top level", &found);
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::daily::Ledger;
 use crate::forwarder::{Backlog, BacklogError};
 use crate::queue::{Outlet, QueueError};
 use crate::reading::{DeadLetter, Entry, Fingerprint, QueueId};
@@ -54,6 +55,20 @@ impl Backlog for QueueBacklog {
                 }
                 result => return result.map_err(unusable),
             }
+        }
+    }
+
+    fn ledger(&self) -> Ledger {
+        self.outlet.ledger()
+    }
+
+    fn keep(&mut self, ledger: &Ledger) -> Result<(), BacklogError> {
+        match self.outlet.keep(ledger) {
+            Err(error) if error.is_full() => {
+                tracing::warn!(%error, "no room to keep what the daily receipt says; after a crash it may count too many readings");
+                Ok(())
+            }
+            result => result.map_err(unusable),
         }
     }
 

@@ -6,16 +6,15 @@ use std::time::{Duration, Instant};
 
 use anstream::AutoStream;
 
+use super::cluster::{Address, Cluster};
 use super::{Global, signals, terminal};
-use crate::config::settings::Settings;
-use crate::config::{self, Environment};
-use crate::forwarder;
 use crate::shutdown::Shutdown;
 
+pub(super) mod client;
 mod from;
 mod json;
 mod kafka;
-mod record;
+pub(super) mod record;
 mod repeats;
 mod table;
 
@@ -52,13 +51,8 @@ Exit codes:
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// Kafka's address, several with commas [default: kafka.bootstrap_servers, else localhost:9092]
-    #[arg(long, value_name = "HOST:PORT")]
-    brokers: Option<String>,
-
-    /// Topic; may be given several times [default: kafka.topic, else sma-kafka]
-    #[arg(long, value_name = "TOPIC")]
-    topic: Vec<String>,
+    #[command(flatten)]
+    cluster: Cluster,
 
     /// Consumer group
     #[arg(long, default_value = "meterferry-consume")]
@@ -80,25 +74,6 @@ pub struct Args {
     /// Show repeats too
     #[arg(long)]
     repeats: bool,
-
-    /// Any property of librdkafka, such as security.protocol=ssl; may be given several times
-    #[arg(long, short = 'X', value_name = "KEY=VALUE", value_parser = property)]
-    property: Vec<(String, String)>,
-}
-
-fn property(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("write it as KEY=VALUE".to_owned()),
-    }
-}
-
-/// What the command line leaves open.
-struct Defaults {
-    brokers: String,
-    topics: Vec<String>,
-    /// Of librdkafka: how to reach the cluster.
-    properties: Vec<(String, String)>,
 }
 
 /// The version of the Kafka library.
@@ -110,11 +85,11 @@ pub fn run(args: Args, global: &Global) -> ExitCode {
     let colours = terminal::colours(global.color);
     colours.write_global();
     let out = AutoStream::new(io::stdout(), colours);
-    let defaults = match defaults(global) {
-        Ok(defaults) => defaults,
+    let address = match args.cluster.address(global) {
+        Ok(address) => address,
         Err(code) => return code,
     };
-    match consume(args, defaults, out) {
+    match consume(args, address, out) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             terminal::fail(message);
@@ -123,60 +98,18 @@ pub fn run(args: Args, global: &Global) -> ExitCode {
     }
 }
 
-/// From the configuration where there is one that names a cluster: a machine that only reads needs none. A file that was
-/// named on the command line must be right.
-fn defaults(global: &Global) -> Result<Defaults, ExitCode> {
-    let settings = match &global.config {
-        Some(_) => Some(super::load(global)?.settings),
-        None => config::load(None, &Environment::of_process()).ok().map(|loaded| loaded.settings),
-    };
-    Ok(match settings.filter(|settings| !settings.kafka.bootstrap_servers.is_empty()) {
-        Some(settings) => Defaults {
-            brokers: settings.kafka.bootstrap_servers.join(","),
-            topics: topics(&settings),
-            properties: forwarder::kafka::connection(&settings.kafka),
-        },
-        None => Defaults {
-            brokers: "localhost:9092".to_owned(),
-            topics: vec!["sma-kafka".to_owned()],
-            properties: Vec::new(),
-        },
-    })
-}
-
-/// Every topic that the agent sends to.
-fn topics(settings: &Settings) -> Vec<String> {
-    let mut topics = vec![settings.kafka.topic.clone()];
-    topics.extend(settings.sources.iter().filter_map(|source| source.kafka_topic.clone()));
-    topics.sort();
-    topics.dedup();
-    topics
-}
-
-fn connection(args: &Args, defaults: Defaults) -> Connection {
-    let mut properties = defaults.properties;
-    properties.extend(args.property.iter().cloned());
-    Connection {
-        brokers: args.brokers.clone().unwrap_or(defaults.brokers),
-        topics: if args.topic.is_empty() { defaults.topics } else { args.topic.clone() },
-        group: args.group.clone(),
-        from: args.from,
-        properties,
-    }
-}
-
-fn consume(args: Args, defaults: Defaults, out: AutoStream<Stdout>) -> Result<(), String> {
+fn consume(args: Args, address: Address, out: AutoStream<Stdout>) -> Result<(), String> {
     let shutdown = signals::stop_on_signals().map_err(|error| format!("cannot wait for signals: {error}"))?;
-    let connection = connection(&args, defaults);
+    let connection = Connection { address, group: args.group.clone(), from: args.from };
     let reader = Reader::new(&connection).map_err(|error| error.to_string())?;
     let begin = match args.from {
         Some(from) => format!("from {from}"),
         None => "from where the group left off, else from the beginning".to_owned(),
     };
-    let topics = connection.topics.join(", ");
+    let topics = connection.address.topics.join(", ");
     terminal::say(format_args!(
         "reading {topics} at {} as group {}, {begin}; Ctrl-C ends",
-        connection.brokers, connection.group
+        connection.address.brokers, connection.group
     ));
     let mut view = View::new(&args, out);
     let ended = view.follow(&reader, &shutdown);
@@ -215,6 +148,7 @@ struct View {
     limit: Option<u64>,
     shown: u64,
     gaps: u64,
+    receipts: u64,
     repeats_seen: u64,
     foreign: u64,
 }
@@ -229,6 +163,7 @@ impl View {
             limit: args.count,
             shown: 0,
             gaps: 0,
+            receipts: 0,
             repeats_seen: 0,
             foreign: 0,
         }
@@ -278,6 +213,7 @@ impl View {
         let content = record.content();
         match content {
             Content::Gap(_) => self.gaps += 1,
+            Content::Receipt(_) => self.receipts += 1,
             Content::Other => self.foreign += 1,
             Content::Reading(_) => {}
         }
@@ -289,10 +225,11 @@ impl View {
     }
 
     fn summary(&self) -> String {
-        let readings = self.shown - self.gaps - self.foreign;
+        let readings = self.shown - self.gaps - self.receipts - self.foreign;
         let counts = [
             (readings, "reading", "readings"),
             (self.gaps, "gap record", "gap records"),
+            (self.receipts, "daily receipt", "daily receipts"),
             (self.foreign, "record of another kind", "records of another kind"),
         ];
         let mut parts: Vec<String> = counts

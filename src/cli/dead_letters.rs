@@ -52,7 +52,7 @@ fn table(letters: &[DeadLetter]) -> String {
         let (source, topic, payload) = match &letter.body {
             Body::Reading(reading) => (&*reading.source, reading.topic.as_str(), preview(&reading.payload)),
             Body::Dead(dead) => (&*dead.source, dead.topic.as_str(), preview(&dead.payload)),
-            Body::Gap(_) => ("", "", String::new()),
+            Body::Gap(_) | Body::Daily(_) => ("", "", String::new()),
         };
         let time = local_time(received(&letter.body).wall_ms);
         text.push_str(&format!(

@@ -1,7 +1,7 @@
 //! The command line: one file a subcommand.
 //!
-//! Exit codes: 0 done; 1 it failed, or an audit found a loss; 2 the command line is wrong; 78 the configuration is
-//! wrong (`EX_CONFIG`: systemd does not restart on it).
+//! Exit codes: 0 done; 1 it failed, or an audit found a loss; 2 the command line is wrong; 69 an audit could not read to
+//! the end (`EX_UNAVAILABLE`); 78 the configuration is wrong (`EX_CONFIG`: systemd does not restart on it).
 
 use std::error::Error;
 use std::io::Write;
@@ -14,11 +14,14 @@ use crate::config::{self, Environment, Loaded};
 
 pub use units::chain;
 
+pub mod audit;
 pub mod check;
+mod cluster;
 pub mod consume;
 pub mod dead_letters;
 pub mod demo;
 pub mod log;
+mod progress;
 pub mod queue;
 pub mod run;
 mod signals;
@@ -30,19 +33,22 @@ pub mod version;
 /// The configuration is wrong (sysexits.h, `EX_CONFIG`).
 pub const EX_CONFIG: u8 = 78;
 
+/// Where help puts the options below: behind those of the subcommand.
+const GLOBAL: &str = "Options of every command";
+
 /// Options that every subcommand takes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Global {
     /// Configuration file [default: /etc/meterferry/meterferry.toml, else meterferry/meterferry.toml in the XDG folder]
-    #[arg(long, short, global = true, value_name = "FILE")]
+    #[arg(long, short, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub config: Option<PathBuf>,
 
     /// What to log: error, warn, info, debug, trace, or a filter such as meterferry::queue=debug
-    #[arg(long, global = true, value_name = "FILTER", default_value = "info")]
+    #[arg(long, global = true, value_name = "FILTER", default_value = "info", help_heading = GLOBAL)]
     pub log: String,
 
     /// When to colour the output
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = GLOBAL)]
     pub color: ColorChoice,
 }
 
@@ -64,6 +70,7 @@ Examples:
   meterferry run                         run the agent
   meterferry queue status                what waits, since when
   meterferry consume --brokers HOST:9092 read the readings on the other side
+  meterferry audit --brokers HOST:9092   is everything there?
 
 Exit codes:
   0   done
@@ -83,6 +90,8 @@ pub enum Command {
     Simulate(simulate::Args),
     /// Read the readings from Kafka
     Consume(consume::Args),
+    /// Check that every reading the agents had is in Kafka
+    Audit(audit::Args),
     /// Look into the queue
     #[command(subcommand)]
     Queue(queue::Command),
@@ -103,6 +112,7 @@ impl Cli {
             Command::Demo(args) => demo::run(args, global),
             Command::Simulate(args) => simulate::run(args, global),
             Command::Consume(args) => consume::run(args, global),
+            Command::Audit(args) => audit::run(args, global),
             Command::Queue(command) => queue::run(command, global),
             Command::DeadLetters(command) => dead_letters::run(command, global),
             Command::Version(args) => version::run(args, global),
@@ -110,14 +120,12 @@ impl Cli {
     }
 }
 
-/// The configuration, or what is wrong with it on standard error and exit code 78.
+/// The configuration, or what is wrong with it on standard error and exit code 78. Its warnings are about the agent: only
+/// `run` and `check` print them.
 fn load(global: &Global) -> Result<Loaded, ExitCode> {
     let mut errors = anstream::AutoStream::new(std::io::stderr(), terminal::colours(global.color));
     match config::load(global.config.as_deref(), &Environment::of_process()) {
-        Ok(loaded) => {
-            let _ = check::report_warnings(&mut errors, &loaded.warnings);
-            Ok(loaded)
-        }
+        Ok(loaded) => Ok(loaded),
         Err(problems) => {
             let _ = check::report(&mut errors, &problems);
             Err(ExitCode::from(EX_CONFIG))

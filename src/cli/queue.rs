@@ -9,6 +9,7 @@ use super::units::{bytes, count, duration, local_time, rfc3339};
 use super::{Global, fail, out, queue_folder};
 use crate::agent::live::{self, Live};
 use crate::clock::{self, Clock};
+use crate::daily::date_of;
 use crate::queue::inspect::{Inspector, Status};
 use crate::reading::{Body, Entry, Received};
 
@@ -193,6 +194,7 @@ fn columns(body: &Body) -> (&str, &str, String) {
         Body::Reading(reading) => (&reading.source, &reading.device, preview(&reading.payload)),
         Body::Dead(dead) => (&dead.source, "(dead letter)", format!("{}: {}", dead.reason, preview(&dead.payload))),
         Body::Gap(gap) => ("", "(gap)", format!("{} to {}: {}", gap.first, gap.last, gap.reason)),
+        Body::Daily(daily) => ("", "(receipt)", date_of(daily.day).to_string()),
     }
 }
 
@@ -232,6 +234,9 @@ pub(super) fn body_json(body: &Body) -> serde_json::Value {
         Body::Gap(gap) => json!({
             "kind": "gap", "first": gap.first, "last": gap.last, "reason": gap.reason,
         }),
+        Body::Daily(daily) => json!({
+            "kind": "receipt", "day": date_of(daily.day), "noticed": rfc3339(daily.noticed.wall_ms),
+        }),
     }
 }
 
@@ -247,5 +252,6 @@ pub(super) fn received(body: &Body) -> &Received {
         Body::Reading(reading) => &reading.received,
         Body::Dead(dead) => &dead.received,
         Body::Gap(gap) => &gap.noticed,
+        Body::Daily(daily) => &daily.noticed,
     }
 }

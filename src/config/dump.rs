@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use super::check::{COMPRESSION, DELIVERY, MECHANISMS, PAYLOAD, WHEN_FULL};
+use super::check::{COMPRESSION, MECHANISMS, PAYLOAD, WHEN_FULL};
 use super::settings::{Format, Interface, Kafka, Login, Mqtt, MqttListener, Queue, Settings, Source, Tls};
 use super::units::{show_duration, show_size};
 
@@ -47,7 +47,7 @@ fn kafka(lines: &mut Lines, kafka: &Kafka) {
     }
     lines.text("topic", &kafka.topic);
     lines.text("resume_topic", &kafka.resume_topic);
-    lines.text("delivery", word(DELIVERY, kafka.delivery));
+    lines.text("delivery", kafka.delivery.word());
     lines.text(
         "format",
         match kafka.format {

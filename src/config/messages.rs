@@ -376,6 +376,8 @@ fn syntax() {
                 "[kafka.sasl]\npassword_file = hunter2",
                 "[kafka]\ncreate_topics = yes",
                 "[queue]\nmin_free = 5\nsource = 7\n[[source]]\nname = 1",
+                "[[source]]\nname = 1\n[source]\nname = 2\n[[source]]\nname = 3",
+                "[source]  # the first\nname = 1\n[[source]]\nname = 2",
                 "queue = 5\nkafka = []\nsource = \"x\"\nmax_size = \"1 GiB\"\n\"a b\" = 1\n[quue]\n",
             ],
             "",

@@ -33,6 +33,8 @@ mod shipped;
 
 pub use dump::dump;
 pub use environment::Environment;
+pub use files::password;
+pub use names::show_address;
 pub use problem::{Problem, Problems};
 pub use units::{parse_duration, parse_size, show_duration, show_size};
 

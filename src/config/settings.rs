@@ -1,8 +1,11 @@
 //! The checked, typed configuration. Everything in it is within its limits.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use super::names::show_address;
 
 /// All that the agent is configured with.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,6 +14,22 @@ pub struct Settings {
     pub queue: Queue,
     pub kafka: Kafka,
     pub sources: Vec<Source>,
+}
+
+impl Settings {
+    /// Every topic that readings go to: the usual one first.
+    pub fn kafka_topics(&self) -> Vec<&str> {
+        let mut topics: Vec<&str> = Vec::new();
+        if self.sources.is_empty() || self.sources.iter().any(|source| source.kafka_topic.is_none()) {
+            topics.push(&self.kafka.topic);
+        }
+        for own in self.sources.iter().filter_map(|source| source.kafka_topic.as_deref()) {
+            if !topics.contains(&own) {
+                topics.push(own);
+            }
+        }
+        topics
+    }
 }
 
 /// `[agent]`
@@ -110,6 +129,16 @@ pub enum Delivery {
     AtLeastOnce,
 }
 
+impl Delivery {
+    /// As the configuration writes it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::ExactlyOnce => "exactly-once",
+            Self::AtLeastOnce => "at-least-once",
+        }
+    }
+}
+
 /// `kafka.format`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -146,8 +175,8 @@ pub struct Sasl {
     pub password: Secret,
 }
 
-impl std::fmt::Debug for Sasl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Sasl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sasl")
             .field("mechanism", &self.mechanism)
             .field("username", &self.username)
@@ -167,8 +196,8 @@ pub enum SaslMechanism {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
 
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
 }
@@ -201,6 +230,21 @@ pub enum Payload {
 }
 
 /// `source.type` with its keys.
+/// In a line: its name, its kind, where it listens or connects to, and for what.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.interface {
+            Interface::Mqtt(mqtt) => {
+                let address = show_address(&mqtt.host, mqtt.port);
+                write!(f, "{} (mqtt {address} {})", self.name, mqtt.topics.join(" "))
+            }
+            Interface::MqttListener(listener) => {
+                write!(f, "{} (mqtt-listener {} {})", self.name, listener.listen, listener.topics.join(" "))
+            }
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum Interface {
     Mqtt(Mqtt),

@@ -26,10 +26,7 @@ impl Names {
             Class::Right => Some(self.right(failure)),
             Class::Login => Some(login(failure.code).to_owned()),
             Class::Unsupported => Some(self.unsupported(failure)),
-            Class::Timestamp => Some(
-                "Kafka refuses the timestamps: is this machine's clock right, and the broker's? Nothing is discarded"
-                    .to_owned(),
-            ),
+            Class::Timestamp => Some(self.timestamp(failure)),
             Class::Setting | Class::Record => Some(setting(failure)),
             Class::Transient if failure.call == Call::Init && failure.code == Code::OperationTimedOut => Some(
                 "the broker answers but not its transaction coordinator: on a cluster of fewer than three brokers set \
@@ -93,6 +90,17 @@ impl Names {
         )
     }
 
+    fn timestamp(&self, failure: &Failure) -> String {
+        format!(
+            "nothing is discarded. Is this machine's clock right, and the broker's? If the topic has \
+             message.timestamp.before.max.ms, set kafka.timestamp_before_max to it, or let the agent read it: kafka-acls.sh \
+             --bootstrap-server {} --add --allow-principal User:{} --operation DescribeConfigs --topic {}",
+            self.server,
+            self.user.as_deref().unwrap_or("NAME"),
+            self.subject(failure)
+        )
+    }
+
     fn unsupported(&self, failure: &Failure) -> String {
         match failure.code {
             Code::UnsupportedCompressionType | Code::BadCompression => {
@@ -122,6 +130,11 @@ fn setting(failure: &Failure) -> String {
         (Code::InvalidTransactionTimeout, _) => {
             "kafka.transaction_timeout is above the broker's transaction.max.timeout.ms".to_owned()
         }
+        (code, Call::Produce) if code.class() == Class::Record => format!(
+            "not even the record that says why a sequence is missing is taken, which has about a kilobyte: look at \
+             max.message.bytes of topic {}, and whether the broker takes only records of a schema there",
+            failure.topic.as_deref().unwrap_or("kafka.topic")
+        ),
         (_, Call::Configure) => "look at [kafka.properties] and [kafka.tls]; readings are kept meanwhile".to_owned(),
         (Code::InvalidReplicationFactor, _) => {
             "kafka.replication is more than there are brokers: lower it, or make the topic by hand".to_owned()

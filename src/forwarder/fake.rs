@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::daily::Ledger;
 use crate::forwarder::{Backlog, BacklogError};
-use crate::reading::{Body, Dead, DeadLetter, Entry, Fingerprint, Gap, QueueId, Reading, Received};
+use crate::reading::{Body, Daily, Dead, DeadLetter, Entry, Fingerprint, Gap, QueueId, Reading, Received};
 
 /// What stands on the fake disk.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +20,7 @@ pub struct Disk {
     pub letters: BTreeMap<(QueueId, u64), DeadLetter>,
     pub forks: u32,
     pub moved: bool,
+    pub ledger: Ledger,
 }
 
 /// A handle of it.
@@ -27,7 +29,7 @@ pub struct FakeBacklog(Arc<(Mutex<Disk>, Condvar)>);
 
 impl FakeBacklog {
     pub fn new(queue_id: u128) -> Self {
-        let disk = Disk { queue_id, next: 1, released: 1, ..Disk::default() };
+        let disk = Disk { queue_id, next: 1, released: 1, ledger: Ledger::new(1), ..Disk::default() };
         Self(Arc::new((Mutex::new(disk), Condvar::new())))
     }
 
@@ -82,13 +84,18 @@ impl FakeBacklog {
         self.disk().next += lost;
         self.append(Body::Gap(Gap { first, last: first + lost - 1, reason: "damage".into(), noticed: received }))
     }
+
+    /// The place of a daily receipt.
+    pub fn day_over(&self, day: i32, noticed: Received) -> u64 {
+        self.append(Body::Daily(Daily { day, noticed }))
+    }
 }
 
 fn size(body: &Body) -> usize {
     match body {
         Body::Reading(reading) => reading.payload.len() + 100,
         Body::Dead(dead) => dead.payload.len() + 100,
-        Body::Gap(_) => 100,
+        Body::Gap(_) | Body::Daily(_) => 100,
     }
 }
 
@@ -141,12 +148,22 @@ impl Backlog for FakeBacklog {
         Ok(())
     }
 
+    fn ledger(&self) -> Ledger {
+        self.disk().ledger.clone()
+    }
+
+    fn keep(&mut self, ledger: &Ledger) -> Result<(), BacklogError> {
+        self.disk().ledger = ledger.clone();
+        Ok(())
+    }
+
     fn fork(&mut self, _why: &str) -> Result<QueueId, BacklogError> {
         let mut disk = self.disk();
         disk.forks += 1;
         disk.queue_id =
             disk.queue_id.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(u128::from(disk.forks) + disk.next as u128);
         disk.moved = false;
+        disk.ledger = Ledger::new(disk.released);
         Ok(QueueId(disk.queue_id))
     }
 

@@ -18,6 +18,7 @@ use tracing::warn;
 
 use crate::clock::Clock;
 use crate::config::settings;
+use crate::daily::Ledger;
 use crate::metrics::Metrics;
 use crate::reading::{DeadLetter, Entry, Fingerprint, QueueId};
 use crate::shutdown::Shutdown;
@@ -152,7 +153,13 @@ pub trait Backlog: Send {
     /// Puts a dead letter away; returns when it is on disk.
     fn set_aside(&mut self, letter: DeadLetter) -> Result<(), BacklogError>;
 
-    /// Gives the queue a new id, durably; returns it.
+    /// What the next daily receipt says, as it was kept last.
+    fn ledger(&self) -> Ledger;
+
+    /// Keeps it, durably where there is room: on a full disk sending goes on, since that is what makes room.
+    fn keep(&mut self, ledger: &Ledger) -> Result<(), BacklogError>;
+
+    /// Gives the queue a new id, durably; returns it. Its receipts begin with the release point.
     fn fork(&mut self, why: &str) -> Result<QueueId, BacklogError>;
 
     /// Whether the machine that wrote the queue so far is another one than this (a moved or cloned card).

@@ -3,6 +3,8 @@
 //! The codes are those of librdkafka (`rd_kafka_resp_err_t`), under the names the Rust binding gives them; `kafka/code.rs`
 //! translates and its test shows that none is missing here.
 
+use std::fmt;
+
 /// Which step of the protocol failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Call {
@@ -24,6 +26,23 @@ pub enum Call {
     WriteResumePoint,
     /// `commit_transaction`.
     Commit,
+}
+
+/// What was being done.
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Configure => "making the client",
+            Self::Topics => "asking for the topics",
+            Self::CreateTopic => "making the topic",
+            Self::Init => "initialising transactions",
+            Self::ReadResumePoint => "reading the resume point",
+            Self::Begin => "beginning a transaction",
+            Self::Produce => "sending records",
+            Self::WriteResumePoint => "writing the resume point",
+            Self::Commit => "committing",
+        })
+    }
 }
 
 impl Call {
@@ -76,14 +95,33 @@ pub enum Outcome {
     PersonMustAct(Class),
 }
 
-/// The table: what is done about `code`, met in `call`; `alone` where the transaction held a single record.
+/// What a transaction that failed held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// Records of several sequences.
+    Several,
+    /// A reading alone.
+    Reading,
+    /// Only what explains missing sequences. It is never given up: a sequence that is missing without a word cannot be told
+    /// from a lost one, and a topic that refuses even this would send the whole backlog to the dead letters.
+    Explanation,
+}
+
+/// The table: what is done about `code`, met in `call` with a transaction that `held` this.
 ///
 /// Whatever the outcome, a producer whose call failed is never used again.
-pub fn decide(code: Code, call: Call, alone: bool) -> Outcome {
+pub fn decide(code: Code, call: Call, held: Held) -> Outcome {
     let class = code.class();
+    match (class, held) {
+        (Class::Record, Held::Reading) if call == Call::Produce => Outcome::DeadLetter,
+        (Class::Record, Held::Several) if call == Call::Produce => Outcome::Halve,
+        (Class::Record, Held::Explanation) if call == Call::Produce => Outcome::PersonMustAct(Class::Record),
+        _ => by_class(class, call),
+    }
+}
+
+fn by_class(class: Class, call: Call) -> Outcome {
     match class {
-        Class::Record if call == Call::Produce && alone => Outcome::DeadLetter,
-        Class::Record if call == Call::Produce => Outcome::Halve,
         Class::Record => Outcome::PersonMustAct(Class::Setting),
         Class::Transient | Class::Unexpected if call.leaves_doubt() => Outcome::Rebuild,
         Class::Transient | Class::Unexpected => Outcome::Retry,
@@ -187,14 +225,20 @@ mod tests {
     fn whole_table() {
         for &code in Code::ALL {
             for call in CALLS {
-                for alone in [false, true] {
-                    let outcome = decide(code, call, alone);
-                    let at = format!("{code:?} in {call:?}, alone: {alone}");
+                for held in [Held::Several, Held::Reading, Held::Explanation] {
+                    let outcome = decide(code, call, held);
+                    let at = format!("{code:?} in {call:?}, held: {held:?}");
                     if outcome == Outcome::DeadLetter {
-                        assert!(alone && call == Call::Produce && code.class() == Class::Record, "{at}");
+                        assert!(
+                            held == Held::Reading && call == Call::Produce && code.class() == Class::Record,
+                            "{at}"
+                        );
                     }
                     if outcome == Outcome::Halve {
-                        assert!(!alone && call == Call::Produce && code.class() == Class::Record, "{at}");
+                        assert!(
+                            held == Held::Several && call == Call::Produce && code.class() == Class::Record,
+                            "{at}"
+                        );
                     }
                     if call.leaves_doubt() {
                         assert_ne!(outcome, Outcome::Retry, "{at}");
@@ -210,9 +254,11 @@ mod tests {
     /// Promise 5: the codes one meets, as DESIGN.md says.
     #[test]
     fn codes_one_meets() {
-        let decide = |code, call| decide(code, call, true);
+        let decide = |code, call| decide(code, call, Held::Reading);
         assert_eq!(decide(Code::MessageSizeTooLarge, Call::Produce), Outcome::DeadLetter);
-        assert_eq!(super::decide(Code::InvalidRecord, Call::Produce, false), Outcome::Halve);
+        assert_eq!(super::decide(Code::InvalidRecord, Call::Produce, Held::Several), Outcome::Halve);
+        let explanation = super::decide(Code::MessageSizeTooLarge, Call::Produce, Held::Explanation);
+        assert_eq!(explanation, Outcome::PersonMustAct(Class::Record));
         assert_eq!(decide(Code::InvalidTimestamp, Call::Produce), Outcome::PersonMustAct(Class::Timestamp));
         assert_eq!(decide(Code::ProducerFenced, Call::Commit), Outcome::Rebuild);
         assert_eq!(decide(Code::OperationTimedOut, Call::Commit), Outcome::Rebuild);

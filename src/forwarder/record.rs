@@ -14,8 +14,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
 use crate::clock;
+use crate::daily::DailyReceipt;
 use crate::forwarder::timestamp;
-use crate::reading::{CE_TYPE_GAP, CE_TYPE_READING, QueueId, Reading, Received};
+use crate::reading::{CE_TYPE_GAP, CE_TYPE_READING, CE_TYPE_RECEIPT, QueueId, Reading, Received};
 
 /// What stays as it is in a path segment of a URI reference (RFC 3986, unreserved).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -79,6 +80,10 @@ impl Headers {
     }
 }
 
+/// Characters of a gap record's reason. A gap record is smaller than the smallest document of a meter, so that no topic
+/// that takes readings finds it too large.
+const REASON: usize = 160;
+
 /// Why sequences are missing: the value of a gap record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Missing {
@@ -89,8 +94,15 @@ pub struct Missing {
 }
 
 impl Missing {
-    pub fn new(first: u64, last: u64, reason: impl Into<String>) -> Self {
-        Self { first, last, count: last.saturating_sub(first).saturating_add(1), reason: reason.into() }
+    /// `reason` is cut short where it is long: the dead letter has the whole of it.
+    pub fn new(first: u64, last: u64, reason: &str) -> Self {
+        // A character that JSON spells out takes six bytes.
+        let plain = |c: char| if c.is_control() { ' ' } else { c };
+        let mut short: String = reason.chars().take(REASON).map(plain).collect();
+        if reason.chars().nth(REASON).is_some() {
+            short.push('…');
+        }
+        Self { first, last, count: last.saturating_sub(first).saturating_add(1), reason: short }
     }
 }
 
@@ -146,13 +158,22 @@ impl Recorder {
 
     /// Under `sequence`, that `missing` will not be seen.
     pub fn gap(&self, sequence: u64, missing: &Missing, noticed: &Received, now: &Received) -> Record {
-        let time = clock::corrected_ms(noticed, now);
-        let value = serde_json::to_vec(missing).expect("numbers and text are always JSON");
+        self.of_the_agent(sequence, CE_TYPE_GAP, missing, clock::corrected_ms(noticed, now))
+    }
+
+    /// Under `sequence`, what the day was that was noticed to be over.
+    pub fn receipt(&self, sequence: u64, receipt: &DailyReceipt, noticed: &Received, now: &Received) -> Record {
+        self.of_the_agent(sequence, CE_TYPE_RECEIPT, receipt, clock::corrected_ms(noticed, now))
+    }
+
+    /// What the agent itself has to say: under its own id, in the default topic.
+    fn of_the_agent(&self, sequence: u64, kind: &'static str, value: &impl Serialize, time: i64) -> Record {
+        let value = serde_json::to_vec(value).expect("numbers and text are always JSON");
         Record {
             topic: Arc::clone(&self.default_topic),
             key: self.agent_id.clone(),
             value: value.into(),
-            headers: self.headers(sequence, Arc::clone(&self.agent_source), CE_TYPE_GAP, time, "application/json"),
+            headers: self.headers(sequence, Arc::clone(&self.agent_source), kind, time, "application/json"),
             timestamp_ms: time,
         }
     }
@@ -183,6 +204,8 @@ fn segment(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const NOW: Received = Received { wall_ms: 1_697_623_020_500, boot_ms: 9_000, boot_id: 1, synchronised: true };
@@ -236,5 +259,15 @@ mod tests {
         let record = recorder().gap(7, &Missing::new(7, 9, "a damaged segment"), &NOW, &NOW);
         assert_eq!(record.value, r#"{"first":7,"last":9,"count":3,"reason":"a damaged segment"}"#);
         assert_eq!((&*record.topic, &*record.key, record.headers.kind), ("sma-kafka", "pi-1", "io.meterferry.gap"));
+    }
+
+    proptest! {
+        /// Promise 5: whatever the reason holds, the record that explains a missing sequence is small.
+        #[test]
+        fn gap_is_never_too_large(reason in proptest::collection::vec(any::<char>(), 0..1_000), sequence: u64) {
+            let reason: String = reason.into_iter().collect();
+            let record = recorder().gap(sequence, &Missing::new(sequence, sequence, &reason), &NOW, &NOW);
+            prop_assert!(record.size() < 1_200, "{} bytes", record.size());
+        }
     }
 }

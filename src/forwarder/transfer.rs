@@ -13,7 +13,7 @@ use crate::backoff::Backoff;
 use crate::forwarder::advice::Names;
 use crate::forwarder::batch::{Allowance, Load, Pace, STREAM_LIMIT};
 use crate::forwarder::cluster::{Cluster, Failure, Session};
-use crate::forwarder::outcome::{self, Class, Outcome};
+use crate::forwarder::outcome::{self, Class, Held, Outcome};
 use crate::forwarder::record::Recorder;
 use crate::forwarder::resume::{self, Decision, ResumePoint};
 use crate::forwarder::supply::{Chunk, Supply};
@@ -88,8 +88,21 @@ struct Tally {
     load: Load,
     /// Records handed to Kafka: gap records before an entry count too.
     handed: u64,
+    /// Of these: those that only explain.
     gaps: u64,
     late: u64,
+    /// The daily receipt that was handed over last: its sequence, and the day. Nothing follows it.
+    receipt: Option<(u64, i32)>,
+}
+
+impl Tally {
+    fn held(&self) -> Held {
+        match self.load.records {
+            1 if self.gaps == self.handed => Held::Explanation,
+            1 => Held::Reading,
+            _ => Held::Several,
+        }
+    }
 }
 
 /// One queue's way to Kafka.
@@ -118,6 +131,7 @@ pub struct Transfer {
 impl Transfer {
     pub fn new(parts: Parts) -> Self {
         let recorder = recorder(&parts);
+        let supply = Supply::new(parts.backlog.ledger());
         let backoff = Backoff::new(RETRY_BASE, parts.retry_max_delay);
         let started = (parts.now)();
         let pace = Pace::new(parts.most);
@@ -125,7 +139,7 @@ impl Transfer {
             parts,
             session: None,
             recorder,
-            supply: Supply::default(),
+            supply,
             pace,
             backoff,
             trouble: Trouble::default(),
@@ -151,7 +165,7 @@ impl Transfer {
         match done {
             Ok(next) => Ok(next),
             Err(Stop::Queue(error)) => Err(error),
-            Err(Stop::Kafka(failure)) => Ok(self.failed(&failure, false)),
+            Err(Stop::Kafka(failure)) => Ok(self.failed(&failure, Held::Several)),
         }
     }
 
@@ -180,6 +194,8 @@ impl Transfer {
                 warn!(kafka, local, "Kafka's resume point is behind the queue's: were the group's offsets reset?");
             }
             Decision::Release { next } => {
+                let (backlog, heartbeat) = (self.parts.backlog.as_mut(), self.parts.heartbeat.as_ref());
+                self.supply.catch_up(backlog, local, next, heartbeat)?;
                 self.parts.metrics.forwarder.sent.add(next - local);
                 self.release(next)?;
             }
@@ -205,6 +221,7 @@ impl Transfer {
         let old = self.parts.backlog.queue_id();
         let new = self.parts.backlog.fork(why)?;
         self.recorder = recorder(&self.parts);
+        self.supply.forked(self.parts.backlog.release_point());
         self.parts.metrics.forwarder.forks.one();
         warn!(why, %old, %new, "the queue takes a new id; everything unreleased is sent, some of it perhaps a second time");
         Ok(())
@@ -218,7 +235,7 @@ impl Transfer {
         self.session = Some(session);
         let (from, end) = (self.parts.backlog.release_point(), self.parts.backlog.end());
         let (server, waiting) = (&self.parts.names.server, end.saturating_sub(from));
-        if self.trouble.is_on() || metrics.connects.get() == 1 {
+        if self.trouble.connected() || metrics.connects.get() == 1 {
             info!(%server, from, waiting, "connected to Kafka");
         } else {
             debug!(%server, from, waiting, "connected to Kafka again");
@@ -244,7 +261,7 @@ impl Transfer {
         };
         let now = (self.parts.now)();
         self.supply.put_away(self.parts.backlog.as_mut(), &chunk, &now, self.parts.heartbeat.as_ref())?;
-        let mut tally = Tally::default();
+        let (mut tally, opened) = (Tally::default(), Instant::now());
         match self.transaction(session.as_mut(), chunk, &mut tally) {
             Ok(()) => {
                 self.session = Some(session);
@@ -252,8 +269,9 @@ impl Transfer {
             }
             Err(Stop::Queue(error)) => Err(error.into()),
             Err(Stop::Kafka(failure)) => {
+                let open = opened.elapsed();
                 drop(session);
-                Ok(self.refused(&failure, from, &tally)?)
+                Ok(self.refused(&failure, from, &tally, open)?)
             }
         }
     }
@@ -328,11 +346,11 @@ impl Transfer {
             left.records = left.records.saturating_sub(tally.load.records);
             left.bytes = left.bytes.saturating_sub(tally.load.bytes);
             let over = left.records == 0 || left.bytes == 0 || opened.elapsed() >= STREAM_LIMIT;
-            if over || self.parts.shutdown.is_asked() || self.parts.backlog.end() <= end {
+            if over || tally.receipt.is_some() || self.parts.shutdown.is_asked() || self.parts.backlog.end() <= end {
                 break;
             }
             match self.supply.read(self.parts.backlog.as_mut(), end, left)? {
-                Some(chunk) if !self.supply.has_dead(&chunk) => {
+                Some(chunk) if !self.supply.wants_disk(&chunk) => {
                     end = chunk.end();
                     self.hand_over(session, chunk, &mut stamps, tally)?;
                 }
@@ -361,6 +379,7 @@ impl Transfer {
         tally.load.bytes += chunk.bytes();
         tally.load.records += chunk.entries.len();
         tally.load.next = chunk.end();
+        tally.receipt = chunk.receipt();
         let mut expected = chunk.from;
         for entry in chunk.entries {
             let after = entry.sequence + 1;
@@ -379,6 +398,9 @@ impl Transfer {
 
     fn committed(&mut self, end: u64, tally: &Tally, open: Duration) -> Result<(), BacklogError> {
         debug!(end, records = tally.load.records, bytes = tally.load.bytes, ?open, "committed");
+        if let Some((sequence, day)) = tally.receipt {
+            self.supply.receipt_sent(self.parts.backlog.as_mut(), sequence, day)?;
+        }
         self.release(end)?;
         if let Some((_, stamps)) = self.doubtful.take() {
             self.stamps = stamps;
@@ -410,9 +432,9 @@ impl Transfer {
     }
 
     /// A transaction failed: halves, condemns, or leaves it to the next connection.
-    fn refused(&mut self, failure: &Failure, from: u64, tally: &Tally) -> Result<Next, BacklogError> {
-        let alone = tally.load.records == 1;
-        match outcome::decide(failure.code, failure.call, alone) {
+    fn refused(&mut self, failure: &Failure, from: u64, tally: &Tally, open: Duration) -> Result<Next, BacklogError> {
+        let held = tally.held();
+        match outcome::decide(failure.code, failure.call, held) {
             Outcome::Halve => self.pace.refused(tally.load),
             Outcome::DeadLetter => {
                 self.pace.refused(tally.load);
@@ -420,27 +442,25 @@ impl Transfer {
                 self.condemn(failure, from)?;
             }
             Outcome::PersonMustAct(Class::Timestamp) => self.limits_due_ms = 0,
-            Outcome::Retry | Outcome::Rebuild | Outcome::PersonMustAct(_) => {}
+            Outcome::Retry | Outcome::Rebuild => self.pace.failed(tally.load, open),
+            Outcome::PersonMustAct(_) => {}
         }
-        Ok(self.failed(failure, alone))
+        Ok(self.failed(failure, held))
     }
 
     fn condemn(&mut self, failure: &Failure, from: u64) -> Result<(), BacklogError> {
         let backlog = self.parts.backlog.as_mut();
         let Some(chunk) = self.supply.read(backlog, from, crate::forwarder::batch::ONE)? else { return Ok(()) };
         let reason = format!("Kafka refused it: {}", failure.detail);
-        let (sequence, reading) = self.supply.condemn(backlog, &chunk, &reason, &(self.parts.now)())?;
-        if reading {
+        if let Some(sequence) = self.supply.condemn(backlog, &chunk, &reason, &(self.parts.now)())? {
             error!(sequence, %failure, "Kafka refuses this reading for good: it is in the dead letters, a gap record is sent in its stead");
-        } else {
-            error!(sequence, %failure, "Kafka refuses the gap record too: the sequence stays unexplained there");
         }
         Ok(())
     }
 
     /// Says what failed, and how long to wait.
-    fn failed(&mut self, failure: &Failure, alone: bool) -> Next {
-        let outcome = outcome::decide(failure.code, failure.call, alone);
+    fn failed(&mut self, failure: &Failure, held: Held) -> Next {
+        let outcome = outcome::decide(failure.code, failure.call, held);
         let metrics = &self.parts.metrics.forwarder;
         metrics.connected.set(false);
         metrics.retries.one();

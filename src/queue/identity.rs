@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::OpenError;
 use super::folder::Folder;
+use crate::daily::Ledger;
 use crate::reading::QueueId;
 
 pub(super) const FILE: &str = "queue.toml";
@@ -37,6 +38,19 @@ pub struct Identity {
     /// Sequences given up for want of room that are not released yet, rising, none overlapping.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dropped: Vec<Dropped>,
+    /// What the daily receipts need to know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daily: Option<Daily>,
+}
+
+/// What the daily receipts need to know.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Daily {
+    /// The day (UTC) whose receipt comes next, counted from 1970-01-01; none: not known yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_day: Option<i32>,
+    /// What it will say.
+    pub ledger: Ledger,
 }
 
 /// A range of sequences that cannot be read, both ends inclusive.
@@ -105,6 +119,7 @@ impl Identity {
             filters: BTreeMap::new(),
             lost: Vec::new(),
             dropped: Vec::new(),
+            daily: None,
         }
     }
 

@@ -9,7 +9,8 @@
 //! # The folder
 //!
 //! ```text
-//! queue.toml                  format, queue id, agent id, hardware serial, filters, lost ranges   (identity)
+//! queue.toml                  format, queue id, agent id, hardware serial, filters, lost ranges,
+//!                             the open day and its ledger                                         (identity)
 //! 00000000000000000001.redb   sealed segment: nothing is added to it any more, it may be packed    (segment, pack)
 //! 00000000000000031245.redb   active segment: named by its first sequence
 //! released                    the release point                                                   (release)
@@ -40,6 +41,7 @@
 mod block;
 mod commit;
 mod cursor;
+mod day;
 mod dead_letter;
 pub mod disk;
 mod error;
@@ -167,8 +169,9 @@ pub fn open_on(
     };
     let (append, appends) = mpsc::channel(APPENDS);
     let (command, commands) = mpsc::channel(COMMANDS);
-    let outlet =
+    let mut outlet =
         Outlet::new(&store.folder, store.identity.origin, shared, command.clone(), Arc::clone(&store.metrics), clock);
+    outlet.ledger = store.ledger();
     let writer = Writer::new(store, lock, appends, commands, progress);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(OpenError::Thread)?;
     let thread = std::thread::Builder::new()

@@ -100,6 +100,7 @@ pub(super) fn open(
         shared: Arc::new(shared),
         metrics,
         clock,
+        open_day: None,
         identity,
         room: Room::new(options.when_full, options.pack_after, Instant::now()),
     };
@@ -120,6 +121,7 @@ impl Store {
             }
             Some(newest) => {
                 self.newest = newest;
+                self.open_day = self.identity.daily.as_ref().and_then(|daily| daily.open_day);
                 self.recover_newest()?;
             }
         }
@@ -132,6 +134,7 @@ impl Store {
         self.release_point = self.release_point.clamp(1, end);
         let release_point = self.release_point;
         self.shared.change(|state| state.release_point = release_point);
+        self.begin_ledger();
         if self.released_on_disk == 0 {
             self.released_on_disk = release_point;
             if let Err(error) = release::write(&self.folder, self.identity.origin, release_point) {
@@ -195,7 +198,8 @@ impl Store {
     fn read_window_and_marks(&mut self, first: u64) -> Result<bool, SegmentError> {
         let reader = Reader::open(&self.folder, first, self.identity.origin)?;
         let (origin, capacity) = (self.identity.origin, self.window.clone());
-        let mut found = Found { marks: std::mem::take(&mut self.marks), release_point: 0, end: first, window: false };
+        let marks = std::mem::take(&mut self.marks);
+        let mut found = Found { marks, release_point: 0, end: first, window: false, receipt: None };
         let mut damage = None;
         reader.scan(WINDOW_KEY, u64::MAX, |sequence, bytes| match record::decode(origin, sequence, bytes) {
             Ok(stored) => {
@@ -214,6 +218,7 @@ impl Store {
         }
         self.release_point = self.release_point.max(found.release_point);
         self.shared.change(|state| state.end = state.end.max(found.end));
+        self.know_receipt(found.receipt);
         Ok(found.window)
     }
 
@@ -238,6 +243,8 @@ struct Found {
     release_point: u64,
     end: u64,
     window: bool,
+    /// The latest day that has its place for a receipt.
+    receipt: Option<i32>,
 }
 
 impl Found {
@@ -254,6 +261,9 @@ impl Found {
             }
             Content::Record(body) => {
                 self.end = sequence + 1;
+                if let Body::Daily(daily) = &body {
+                    self.receipt = self.receipt.max(Some(daily.day));
+                }
                 if let Some((source, mark)) = mark_of(&body) {
                     remember(&mut self.marks, source, mark, capacity);
                 }
@@ -273,7 +283,7 @@ pub(super) fn mark_of(body: &Body) -> Option<(&str, Mark)> {
         Body::Dead(dead) => {
             Some((&dead.source, Mark::of(&dead.sender, dead.packet_id, &dead.topic, &dead.payload, false)))
         }
-        Body::Gap(_) => None,
+        Body::Gap(_) | Body::Daily(_) => None,
     }
 }
 

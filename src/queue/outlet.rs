@@ -14,6 +14,7 @@ use super::segment::SegmentError;
 use super::shared::Shared;
 use super::writer::Command;
 use crate::clock::Clock;
+use crate::daily::Ledger;
 use crate::metrics::Metrics;
 use crate::reading::{Body, DeadLetter, Entry, Fingerprint, QueueId};
 
@@ -27,6 +28,8 @@ pub struct Outlet {
     commands: mpsc::Sender<Command>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    /// As it was at the start.
+    pub(super) ledger: Ledger,
 }
 
 impl Outlet {
@@ -38,7 +41,7 @@ impl Outlet {
         metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Self {
-        Self { cursor: Cursor::new(folder, origin), shared, commands, metrics, clock }
+        Self { cursor: Cursor::new(folder, origin), shared, commands, metrics, clock, ledger: Ledger::default() }
     }
 
     pub fn queue_id(&self) -> QueueId {
@@ -108,7 +111,17 @@ impl Outlet {
         self.ask(|reply| Command::SetAside(Box::new(letter), reply))
     }
 
-    /// Gives the queue a new id, durably.
+    /// What the next daily receipt says, as it was kept before the start.
+    pub fn ledger(&self) -> Ledger {
+        self.ledger.clone()
+    }
+
+    /// Keeps what the next daily receipt says; durable when it returns.
+    pub fn keep(&mut self, ledger: &Ledger) -> Result<(), QueueError> {
+        self.ask(|reply| Command::Keep(Box::new(ledger.clone()), reply))
+    }
+
+    /// Gives the queue a new id, durably. Its daily receipts begin with the release point.
     pub fn fork(&mut self, why: &str) -> Result<QueueId, QueueError> {
         self.ask(|reply| Command::Fork(why.to_owned(), reply))
     }
@@ -163,5 +176,6 @@ fn received_ms(body: &Body) -> i64 {
         Body::Reading(reading) => reading.received.wall_ms,
         Body::Dead(dead) => dead.received.wall_ms,
         Body::Gap(gap) => gap.noticed.wall_ms,
+        Body::Daily(daily) => daily.noticed.wall_ms,
     }
 }

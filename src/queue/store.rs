@@ -8,10 +8,11 @@ use jiff::Timestamp;
 use tracing::{error, info, warn};
 
 use super::block::Batch;
+use super::day::{self, Turn};
 use super::dead_letter::DeadLetters;
 use super::error::QueueError;
 use super::folder::Folder;
-use super::identity::{FORMAT, Identity, Lost};
+use super::identity::{self, FORMAT, Identity, Lost};
 use super::limit::{Limit, NoRoom};
 use super::record::{self, Content, Stored, WINDOW_KEY, Window};
 use super::release;
@@ -20,8 +21,9 @@ use super::salvage;
 use super::segment::{self, Active};
 use super::shared::Shared;
 use crate::clock::Clock;
+use crate::daily::Ledger;
 use crate::metrics::Metrics;
-use crate::reading::{Body, DeadLetter, Mark, QueueId};
+use crate::reading::{Body, Daily, DeadLetter, Mark, QueueId};
 
 /// Further than any segment can hold: where sequences go on when it is not known how far a damaged segment reached.
 pub(super) const JUMP: u64 = 1 << 32;
@@ -49,16 +51,81 @@ pub(super) struct Store {
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
     pub(super) room: Room,
+    /// The day whose receipt comes next. On disk with the commit that has the receipt before it.
+    pub(super) open_day: Option<i32>,
 }
 
 impl Store {
     /// Gives `body` its sequence and adds it to `batch`; not on disk yet. The mark joins the window of its source.
     pub fn prepare(&mut self, batch: &mut Batch, body: Body, source: &str, mark: Mark) -> Result<(), QueueError> {
+        self.prepare_own(batch, body)?;
+        remember(&mut self.marks, source, mark, &self.window);
+        Ok(())
+    }
+
+    /// [`Store::prepare`] for what comes from no source.
+    pub fn prepare_own(&mut self, batch: &mut Batch, body: Body) -> Result<(), QueueError> {
         let stored = Stored { release_point: self.release_point, content: Content::Record(body) };
         batch.push(self.identity.origin, self.next, &stored).map_err(|error| self.unencoded(&error))?;
         self.next += 1;
-        remember(&mut self.marks, source, mark, &self.window);
         Ok(())
+    }
+
+    /// The place for a day's receipt, if the day is over: to be committed with what waits, and only once.
+    pub fn day_over(&mut self) -> Option<Body> {
+        let noticed = self.clock.now();
+        match day::turn(self.open_day, &noticed) {
+            Turn::Stay => None,
+            Turn::Open(open) => {
+                self.open_day = Some(open);
+                None
+            }
+            Turn::Over { day, open } => {
+                self.open_day = Some(open);
+                Some(Body::Daily(Daily { day, noticed }))
+            }
+        }
+    }
+
+    /// Puts the open day on disk, after a commit: all receipts before it are there. A start that does not find it here finds
+    /// the receipt in the newest segment.
+    pub fn keep_open_day(&mut self) -> Result<(), QueueError> {
+        let daily = self.identity.daily.get_or_insert_default();
+        if daily.open_day == self.open_day {
+            return Ok(());
+        }
+        daily.open_day = self.open_day;
+        self.write_identity()
+    }
+
+    /// A receipt of `day` is in the queue: should the day still be open, a crash came in between.
+    pub(super) fn know_receipt(&mut self, day: Option<i32>) {
+        if day.is_some() && self.open_day <= day {
+            self.open_day = None;
+        }
+    }
+
+    /// What the next receipt says.
+    pub fn ledger(&self) -> Ledger {
+        let kept = self.identity.daily.as_ref().map(|daily| daily.ledger.clone());
+        kept.unwrap_or_else(|| Ledger::new(self.release_point))
+    }
+
+    /// A queue that has kept no ledger yet begins it now.
+    pub(super) fn begin_ledger(&mut self) {
+        if self.identity.daily.is_some() {
+            return;
+        }
+        self.identity.daily = Some(identity::Daily { open_day: self.open_day, ledger: self.ledger() });
+        if let Err(error) = self.write_identity() {
+            warn!(%error, "what the daily receipt says cannot be put on disk, will retry");
+        }
+    }
+
+    /// Keeps what the next receipt says. Durable when it returns.
+    pub fn keep_ledger(&mut self, ledger: Ledger) -> Result<(), QueueError> {
+        self.identity.daily.get_or_insert_default().ledger = ledger;
+        self.write_identity()
     }
 
     /// Why `bytes` more have no room, if so.
@@ -244,6 +311,7 @@ impl Store {
         let old = self.identity.queue_id();
         self.identity.queue_id = rand::random();
         self.identity.hardware_serial.clone_from(&self.hardware_serial);
+        self.identity.daily.get_or_insert_default().ledger = Ledger::new(self.shared.state().release_point.max(1));
         self.write_identity()?;
         let queue_id = self.identity.queue_id();
         warn!(%old, new = %queue_id, why, "the queue was forked: it goes on under a new queue id");

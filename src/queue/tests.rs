@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::inspect::Inspector;
 use super::*;
 use crate::config::settings::WhenFull;
+use crate::daily::Ledger;
 use crate::reading::{DeadLetter, Entry, Reading};
 use crate::receipt::{Receipt, Ticket};
 
@@ -284,6 +285,36 @@ fn damaged_or_missing_sealed_segments_become_gaps() {
     stop(again);
 }
 
+/// Appends bodies from a task of its own, as sources do, and hears what is acknowledged.
+struct Feeder {
+    runtime: tokio::runtime::Runtime,
+    task: tokio::task::JoinHandle<()>,
+    tickets: mpsc::Receiver<Ticket>,
+}
+
+impl Feeder {
+    fn start(queue: &Queue, count: u64) -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime");
+        let (counter, tickets) = mpsc::channel(10_000);
+        let intake = queue.intake.clone();
+        let task = runtime.spawn(async move {
+            for number in 0..count {
+                let receipt = Receipt::new(counter.clone(), Ticket { connection: 1, ordinal: number });
+                let body = body(number);
+                let (_, mark) = open::mark_of(&body).expect("a mark");
+                intake.append(body, mark, receipt, SOON).await.expect("taken");
+            }
+        });
+        Self { runtime, task, tickets }
+    }
+
+    /// Acknowledgements since the last look.
+    fn acknowledged(&mut self) -> usize {
+        std::iter::from_fn(|| self.tickets.try_recv().ok()).count()
+    }
+}
+
 /// Promise 6: at its limit the queue acknowledges nothing, and goes on by itself once there is room.
 #[test]
 fn a_full_queue_blocks_and_recovers() {
@@ -291,18 +322,7 @@ fn a_full_queue_blocks_and_recovers() {
     let options = Options { max_size: 2 << 20, ..options(folder.path()) };
     let metrics: Arc<Metrics> = Arc::default();
     let mut queue = open(&options, Arc::clone(&metrics), Clock::new(), Arc::new(|| ())).expect("opens");
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime");
-    let (counter, mut tickets) = mpsc::channel(10_000);
-    let intake = queue.intake.clone();
-    let feeder = runtime.spawn(async move {
-        for number in 0..8_000 {
-            let receipt = Receipt::new(counter.clone(), Ticket { connection: 1, ordinal: number });
-            let body = body(number);
-            let (_, mark) = open::mark_of(&body).expect("a mark");
-            intake.append(body, mark, receipt, SOON).await.expect("taken");
-        }
-    });
+    let mut feeder = Feeder::start(&queue, 8_000);
     wait_until(|| metrics.queue.blocked.get());
     let mut received = 0;
     let (mut acknowledged, mut next) = (0, 1);
@@ -318,15 +338,11 @@ fn a_full_queue_blocks_and_recovers() {
             next = entries.last().expect("one").sequence + 1;
             queue.outlet.release(next).expect("released");
         }
-        while tickets.try_recv().is_ok() {
-            acknowledged += 1;
-        }
+        acknowledged += feeder.acknowledged();
     }
-    runtime.block_on(feeder).expect("fed");
+    feeder.runtime.block_on(&mut feeder.task).expect("fed");
     wait_until(|| {
-        while tickets.try_recv().is_ok() {
-            acknowledged += 1;
-        }
+        acknowledged += feeder.acknowledged();
         acknowledged == 8_000
     });
     assert!(!metrics.queue.blocked.get());
@@ -340,25 +356,11 @@ fn a_full_queue_stops() {
     let options = Options { max_size: 1 << 20, ..options(folder.path()) };
     let metrics: Arc<Metrics> = Arc::default();
     let queue = open(&options, Arc::clone(&metrics), Clock::new(), Arc::new(|| ())).expect("opens");
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime");
-    let (counter, mut tickets) = mpsc::channel(10_000);
-    let intake = queue.intake.clone();
-    let feeder = runtime.spawn(async move {
-        for number in 0..8_000 {
-            let receipt = Receipt::new(counter.clone(), Ticket { connection: 1, ordinal: number });
-            let body = body(number);
-            let (_, mark) = open::mark_of(&body).expect("a mark");
-            intake.append(body, mark, receipt, SOON).await.expect("taken");
-        }
-    });
+    let mut feeder = Feeder::start(&queue, 8_000);
     wait_until(|| metrics.queue.blocked.get());
-    feeder.abort();
+    feeder.task.abort();
     stop(queue);
-    let mut acknowledged = 0;
-    while tickets.try_recv().is_ok() {
-        acknowledged += 1;
-    }
+    let acknowledged = feeder.acknowledged();
     let mut again = start(&options);
     assert_eq!(read_all(&mut again.outlet).len(), acknowledged);
     stop(again);
@@ -522,5 +524,74 @@ fn a_reader_may_begin_within_a_block() {
         assert_eq!(entries[0].sequence, from);
         assert!(queue.outlet.fingerprint(from).expect("readable").is_some());
     }
+    stop(queue);
+}
+
+/// Promise 9: a day that is over has one place for its receipt, whenever the agent was killed around midnight.
+#[test]
+fn a_day_has_one_receipt() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = options(folder.path());
+    let today = crate::daily::day_of(Clock::new().now().wall_ms);
+    let set_open_day = |day: i32| {
+        let folder = super::folder::Folder::new(Arc::new(super::disk::LocalDisk), &options.path);
+        let Ok(Some(mut identity)) = identity::Identity::read(&folder) else { panic!("no identity") };
+        identity.daily.as_mut().expect("kept from the start on").open_day = Some(day);
+        identity.write(&folder).expect("written");
+    };
+    let days = || {
+        let entries = Inspector::open(&options.path).expect("a queue").peek(Some(1), 1_000).expect("readable");
+        let day = |entry: &Entry| match &entry.body {
+            Body::Daily(daily) => Some(daily.day),
+            _ => None,
+        };
+        entries.iter().filter_map(day).collect::<Vec<_>>()
+    };
+    let run = |readings: std::ops::Range<u64>| {
+        let queue = start(&options);
+        append(&queue, readings);
+        stop(queue);
+    };
+    run(0..10);
+    assert_eq!(days(), [0; 0], "the first day is not over");
+    set_open_day(today - 3);
+    run(10..20);
+    run(20..30);
+    assert_eq!(days(), [today - 3], "one for three days without the agent");
+    // Killed between the commit and the note that the day is closed.
+    set_open_day(today - 3);
+    run(30..40);
+    run(40..50);
+    assert_eq!(days(), [today - 3]);
+    set_open_day(today - 1);
+    run(50..60);
+    assert_eq!(days(), [today - 3, today - 1]);
+    // A clock that was ahead leads to no receipt.
+    set_open_day(today + 100);
+    run(60..70);
+    assert_eq!(days(), [today - 3, today - 1]);
+}
+
+/// Promise 5: what the next receipt says outlives a restart, and begins anew with a new queue id.
+#[test]
+fn the_ledger_is_kept() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = options(folder.path());
+    let mut queue = start(&options);
+    append(&queue, 0..100);
+    let mut ledger = queue.outlet.ledger();
+    assert_eq!(ledger, Ledger::new(1));
+    ledger.explain(5, 9, "not \"JSON\" \u{0} ü");
+    ledger.sent(crate::daily::date_of(20_000), 20);
+    ledger.explain(25, 25, "damage");
+    queue.outlet.keep(&ledger).expect("kept");
+    stop(queue);
+    let mut queue = start(&options);
+    assert_eq!(queue.outlet.ledger(), ledger);
+    queue.outlet.release(50).expect("released");
+    queue.outlet.fork("test").expect("forked");
+    stop(queue);
+    let queue = start(&options);
+    assert_eq!(queue.outlet.ledger(), Ledger::new(50));
     stop(queue);
 }

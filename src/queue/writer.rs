@@ -15,6 +15,7 @@ use super::room::Relief;
 use super::shared::Shared;
 use super::store::Store;
 use crate::backoff::Backoff;
+use crate::daily::Ledger;
 use crate::reading::{Body, DeadLetter, Mark, QueueId};
 use crate::receipt::Receipt;
 
@@ -26,6 +27,8 @@ const BATCH_BYTES: u64 = 4 << 20;
 const BATCH_PART: u64 = 16;
 /// Readings pause when none has come for so long: then the release point is put on disk by itself.
 const PAUSE: Duration = Duration::from_secs(10);
+/// The longest that a day's receipt waits for a reading to share its commit.
+const RECEIPT_DELAY: Duration = Duration::from_secs(5);
 /// First and longest delay before a full disk is tried again.
 const FULL_RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
 
@@ -45,6 +48,8 @@ pub(super) enum Command {
     Release(u64),
     SetAside(Box<DeadLetter>, oneshot::Sender<Result<(), QueueError>>),
     Fork(String, oneshot::Sender<Result<QueueId, QueueError>>),
+    /// What the next daily receipt says.
+    Keep(Box<Ledger>, oneshot::Sender<Result<(), QueueError>>),
     Filters(String, Vec<String>),
     /// A stop is near: from now on nothing waits for more to join its commit.
     Hurry,
@@ -129,6 +134,7 @@ impl Writer {
                 appends_open = false;
             }
             self.take_waiting()?;
+            self.end_day()?;
             let last_call = !appends_open && !commands_open;
             self.commit_if_due(!appends_open, last_call)?;
             self.keep_release_point()?;
@@ -172,7 +178,7 @@ impl Writer {
             let source = match &body {
                 Body::Reading(reading) => Arc::clone(&reading.source),
                 Body::Dead(dead) => Arc::clone(&dead.source),
-                Body::Gap(_) => "".into(),
+                Body::Gap(_) | Body::Daily(_) => "".into(),
             };
             self.store.prepare(&mut self.batch, body, &source, mark)?;
             self.last_append = now;
@@ -188,6 +194,18 @@ impl Writer {
         while self.has_place() {
             let Ok(append) = self.appends.try_recv() else { break };
             self.take(append)?;
+        }
+        Ok(())
+    }
+
+    /// A day that is over gets the place for its receipt.
+    fn end_day(&mut self) -> Result<(), QueueError> {
+        if !self.has_place() {
+            return Ok(());
+        }
+        if let Some(body) = self.store.day_over() {
+            self.store.prepare_own(&mut self.batch, body)?;
+            self.rule.joined(Instant::now(), false, RECEIPT_DELAY);
         }
         Ok(())
     }
@@ -237,10 +255,14 @@ impl Writer {
         self.redeem();
         self.rule.committed(Instant::now(), awaited);
         self.unblock();
-        match self.store.roll_if_due() {
-            Err(error) if error.is_full() => Ok(()),
-            result => result,
+        // Before the roll: a start looks for the newest receipt in the newest segment.
+        for result in [self.store.keep_open_day(), self.store.roll_if_due()] {
+            match result {
+                Err(error) if error.is_full() => {}
+                result => result?,
+            }
         }
+        Ok(())
     }
 
     fn redeem(&mut self) {
@@ -324,6 +346,7 @@ impl Writer {
             }
             Command::SetAside(letter, reply) => answer(reply, self.store.set_aside(&letter))?,
             Command::Fork(why, reply) => answer(reply, self.store.fork(&why))?,
+            Command::Keep(ledger, reply) => answer(reply, self.store.keep_ledger(*ledger))?,
             Command::Hurry => self.hurry = true,
             Command::Filters(source, filters) => match self.store.remember_filters(&source, filters) {
                 Err(error) if error.is_full() => warn!(source, "no room to remember the filters of a source"),

@@ -5,10 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
-
 use crate::harness::auditor::{Auditor, murmur2};
+use crate::harness::by_hand::{ByHand, Hand};
 use crate::harness::document::{self, Message};
 use crate::harness::kafka::Kafka;
 use crate::harness::mosquitto::{Mosquitto, Options, mosquitto_pub};
@@ -19,27 +17,11 @@ use crate::harness::wait::{self, SOON};
 
 /// Sends what the agent would send, under these sequences.
 fn produce(kafka: &Kafka, topic: &str, messages: &[(u64, Message)]) {
-    let producer: ThreadedProducer<DefaultProducerContext> =
-        kafka.client().set("partitioner", "murmur2_random").create().expect("a producer");
+    let hand = Hand::new(kafka);
     for (sequence, message) in messages {
-        let id = format!("{:032x}-{sequence}", 7);
-        let padded = format!("{sequence:020}");
-        let mut headers = OwnedHeaders::new();
-        for (key, value) in [
-            ("ce_specversion", "1.0"),
-            ("ce_id", &id),
-            ("ce_source", "/bed/meter"),
-            ("ce_type", "io.meterferry.reading"),
-            ("ce_time", "2026-01-01T00:00:00Z"),
-            ("ce_sequence", &padded),
-            ("content-type", "application/json"),
-        ] {
-            headers = headers.insert(Header { key, value: Some(value) });
-        }
-        let record = BaseRecord::to(topic).key(&message.device).payload(&message.payload).headers(headers);
-        producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
+        hand.send(topic, &ByHand::reading(*sequence, &message.device, &message.payload));
     }
-    producer.flush(Duration::from_secs(30)).expect("Kafka takes it");
+    hand.flush();
 }
 
 /// Promise 3: the auditor passes what is right, and finds a loss, a repeat, a wrong order and a stranger.

@@ -9,12 +9,16 @@ mod harness;
 mod tidy;
 
 mod as_it_was;
+mod audit;
 mod bed;
 mod bounded;
+mod broker;
 mod honest;
 mod in_order;
+mod killed;
 mod late_is_not_lost;
 mod listener;
+mod network;
 mod never_stuck;
 mod nothing_acknowledged_before_disk;
 mod once;

@@ -5,13 +5,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
+use super::super::cluster::Address;
+use super::client::{self, Troubles};
 use super::from::From;
 use super::record::Record;
 
@@ -22,14 +23,12 @@ pub(super) fn library_version() -> String {
     rdkafka::util::get_rdkafka_version().1
 }
 
-/// What is read, and how the cluster is reached.
+/// What is read, from where on, and as which group.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) brokers: String,
-    pub(super) topics: Vec<String>,
+    pub(super) address: Address,
     pub(super) group: String,
     pub(super) from: Option<From>,
-    pub(super) properties: Vec<(String, String)>,
 }
 
 /// What the cluster had to say.
@@ -68,18 +67,9 @@ struct State {
     positions: HashMap<(String, i32), i64>,
     /// Whether `positions` holds more than was committed.
     dirty: bool,
-    /// The reason of the last failed connection, from the library's log.
-    failure: Option<String>,
     /// News that callbacks have.
     news: VecDeque<String>,
-    /// The trouble last told, so that it is told once.
-    told: Option<Trouble>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Trouble {
-    Unreachable,
-    Other(RDKafkaErrorCode),
+    troubles: Troubles,
 }
 
 impl Group {
@@ -119,24 +109,12 @@ impl Group {
 
 impl ClientContext for Group {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
-        if facility == "FAIL" || facility == "ERROR" {
-            self.state().failure = Some(plain(message));
-        }
+        self.state().troubles.log(facility, message);
     }
 
     fn error(&self, _error: KafkaError, reason: &str) {
-        // The log has told the cause; this may only say that all brokers are down.
-        self.state().failure.get_or_insert_with(|| plain(reason));
+        self.state().troubles.error(reason);
     }
-}
-
-/// Without the thread, the role and the broker in front, which the library repeats.
-fn plain(message: &str) -> String {
-    let mut message = message.split_once("]: ").map_or(message, |(_, rest)| rest);
-    while let Some((_, rest)) = message.split_once(": ").filter(|(label, _)| !label.contains(' ')) {
-        message = rest;
-    }
-    message.to_owned()
 }
 
 impl ConsumerContext for Group {
@@ -144,7 +122,7 @@ impl ConsumerContext for Group {
         let done = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             let placed = self.place(consumer, partitions);
             let mut state = self.state();
-            state.told = None;
+            state.troubles.over();
             state.news.push_back(match (partitions.count(), placed) {
                 (_, Err(error)) => {
                     format!("cannot find where to begin: {error}; reading from where the group left off")
@@ -186,34 +164,25 @@ impl Group {
 impl Reader {
     /// Joins the group; the cluster need not be there yet.
     pub(super) fn new(connection: &Connection) -> Result<Self, ReaderError> {
-        let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", &connection.brokers)
-            .set("client.id", "meterferry-consume")
+        let offset_reset = if connection.from == Some(From::End) { "latest" } else { "earliest" };
+        let preferences = [
             // A topic that comes later is noticed within seconds, not within five minutes.
-            .set("topic.metadata.refresh.interval.ms", "5000")
-            .set("reconnect.backoff.max.ms", "5000")
+            ("topic.metadata.refresh.interval.ms", "5000"),
             // A consumer that was killed does not hold up the next one for the default of 45 s.
-            .set("session.timeout.ms", "10000")
-            .set("auto.offset.reset", if connection.from == Some(From::End) { "latest" } else { "earliest" });
-        for (key, value) in &connection.properties {
-            config.set(key, value);
-        }
-        // These make what is shown true, and are not for sale.
-        config
-            .set("group.id", &connection.group)
-            .set("enable.auto.commit", "false")
-            .set("isolation.level", "read_committed")
-            .set("allow.auto.create.topics", "false")
-            .set_log_level(RDKafkaLogLevel::Info);
+            ("session.timeout.ms", "10000"),
+            ("auto.offset.reset", offset_reset),
+        ];
+        let mut config = client::config(&connection.address, "meterferry-consume", &preferences);
+        config.set("group.id", &connection.group);
         let group = Group { from: connection.from, state: Mutex::default() };
         let consumer: BaseConsumer<Group> =
             config.create_with_context(group).map_err(|error| ReaderError::Make(error.to_string()))?;
-        let topics: Vec<&str> = connection.topics.iter().map(String::as_str).collect();
-        consumer
-            .subscribe(&topics)
-            .map_err(|error| ReaderError::Subscribe { topics: connection.topics.join(", "), why: error.to_string() })?;
-        Ok(Self { consumer, brokers: connection.brokers.clone() })
+        let topics: Vec<&str> = connection.address.topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&topics).map_err(|error| ReaderError::Subscribe {
+            topics: connection.address.topics.join(", "),
+            why: error.to_string(),
+        })?;
+        Ok(Self { consumer, brokers: connection.address.brokers.clone() })
     }
 
     /// What comes within `limit`.
@@ -227,41 +196,12 @@ impl Reader {
         match heard {
             None => Heard::Nothing,
             Some(Ok(message)) => {
-                state.told = None;
-                Heard::Record(record(&message))
+                state.troubles.over();
+                Heard::Record(client::record(&message))
             }
             Some(Err(KafkaError::MessageConsumptionFatal(code))) => Heard::Fatal(format!("Kafka: {code}")),
-            Some(Err(error)) => self.trouble(&mut state, &error),
+            Some(Err(error)) => state.troubles.tell(&error, &self.brokers).map_or(Heard::Nothing, Heard::News),
         }
-    }
-
-    /// Each trouble is told once until things go well again.
-    fn trouble(&self, state: &mut State, error: &KafkaError) -> Heard {
-        use RDKafkaErrorCode as Code;
-        let Some(code) = error.rdkafka_error_code() else { return Heard::News(error.to_string()) };
-        let trouble = match code {
-            Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve => Trouble::Unreachable,
-            code => Trouble::Other(code),
-        };
-        if state.told.as_ref() == Some(&trouble) {
-            return Heard::Nothing;
-        }
-        state.told = Some(trouble);
-        Heard::News(match code {
-            Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve => {
-                let why = state.failure.take().unwrap_or_else(|| code.to_string());
-                format!("cannot reach Kafka at {}: {why}; trying again", self.brokers)
-            }
-            Code::UnknownTopicOrPartition | Code::UnknownTopic => {
-                "the topic is not there yet; waiting for it".to_owned()
-            }
-            Code::TopicAuthorizationFailed => format!("{code}; it needs READ on the topic; trying again"),
-            Code::GroupAuthorizationFailed => format!("{code}; it needs READ on the group; trying again"),
-            code => {
-                let why = state.failure.take().map(|why| format!(": {why}")).unwrap_or_default();
-                format!("{code}{why}; trying again")
-            }
-        })
     }
 
     /// `record` was written; it counts as shown with the next [`Reader::flushed`].
@@ -287,43 +227,5 @@ impl Reader {
     pub(super) fn leave(self) {
         self.consumer.context().commit(&self.consumer, CommitMode::Sync);
         drop(self.consumer);
-    }
-}
-
-fn record(message: &BorrowedMessage<'_>) -> Record {
-    let headers = message.headers().map(|headers| {
-        let owned =
-            |header: rdkafka::message::Header<'_, &[u8]>| (header.key.to_owned(), header.value.map(<[u8]>::to_vec));
-        headers.iter().map(owned).collect()
-    });
-    Record {
-        topic: message.topic().to_owned(),
-        partition: message.partition(),
-        offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis(),
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-        headers: headers.unwrap_or_default(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A person is told the cause, without the library's labels.
-    #[test]
-    fn causes_are_plain() {
-        for (message, cause) in [
-            (
-                "[thrd:a:1/bootstrap]: a:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: no",
-                "Connect to ipv4#127.0.0.1:1 failed: no",
-            ),
-            ("GroupCoordinator: a:1: Connect failed", "Connect failed"),
-            ("Failed to resolve 'a:1': unknown", "Failed to resolve 'a:1': unknown"),
-            ("", ""),
-        ] {
-            assert_eq!(plain(message), cause);
-        }
     }
 }

@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::super::terminal::{DIM, HEADER, IN, OUT, WARNING, printable};
 use super::record::{Content, Gap, Record};
+use crate::daily::DailyReceipt;
 use crate::decode::Decoded;
 
 /// Rows after which a terminal shows the header again.
@@ -50,6 +51,7 @@ impl Table {
         match content {
             Content::Reading(reading) => self.reading(out, &time, &device, reading),
             Content::Gap(gap) => writeln!(out, "{time}  {WARNING}{}{WARNING:#}", missing(gap)),
+            Content::Receipt(receipt) => writeln!(out, "{time}  {DIM}{}{DIM:#}", covered(receipt)),
             Content::Other => self.other(out, &time, &device, record),
         }
     }
@@ -109,6 +111,11 @@ fn cell(value: Option<f64>, decimals: usize) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.decimals$}"))
 }
 
+fn covered(receipt: &DailyReceipt) -> String {
+    let missing = receipt.gaps.iter().map(|gap| gap.count).sum::<u64>();
+    format!("receipt of {}: {} readings, {missing} missing", receipt.day, receipt.count)
+}
+
 fn missing(gap: &Gap) -> String {
     let reason = printable(&gap.reason, 200);
     if gap.count == 1 {
@@ -122,7 +129,7 @@ fn missing(gap: &Gap) -> String {
 mod tests {
     use super::super::record::tests::record;
     use super::*;
-    use crate::reading::{CE_TYPE_GAP, CE_TYPE_READING};
+    use crate::reading::{CE_TYPE_GAP, CE_TYPE_READING, CE_TYPE_RECEIPT};
 
     const DOCUMENT: &str = concat!(
         r#"{"0-0:96.1.0":{"value":"90296857"},"1-0:1.8.0":{"value":83403,"time":1697623015},"#,
@@ -144,11 +151,17 @@ mod tests {
     fn a_table_that_a_person_reads() {
         let headers = [("ce_type", CE_TYPE_READING), ("ce_time", "2023-10-18T09:56:55Z")];
         let gap = [("ce_type", CE_TYPE_GAP), ("ce_time", "2023-10-18T09:57:01Z")];
+        let receipt = [("ce_type", CE_TYPE_RECEIPT), ("ce_time", "2023-10-18T00:00:01Z")];
         let records = [
             record("90296857", DOCUMENT, &headers),
             record("the flat on the third floor, left of the lift", r#"{"16.7.0":{"value":"-894.4"}}"#, &headers),
             record("pi-1", r#"{"first":7,"last":9,"count":3,"reason":"a damaged segment"}"#, &gap),
             record("pi-1", r#"{"first":7,"last":7,"count":1,"reason":"not\nJSON"}"#, &gap),
+            record(
+                "pi-1",
+                r#"{"day":"2023-10-17","first":1,"last":9,"count":6,"gaps":[{"first":7,"last":9,"count":3,"reason":"x"}]}"#,
+                &receipt,
+            ),
             record("plug\x1b[2J", "ON\r\n", &[]),
             Record { key: None, value: None, timestamp_ms: None, ..record("", "", &[]) },
             Record { value: Some(vec![0xff; 3]), ..record("90296857", "", &[]) },
@@ -159,6 +172,7 @@ mod tests {
         2023-10-18 11:56:55  the flat on the third floor, le…          0        894             -             -
         2023-10-18 11:57:01  3 readings are missing (sequences 7 to 9): a damaged segment
         2023-10-18 11:57:01  1 reading is missing (sequence 7): not\nJSON
+        2023-10-18 02:00:01  receipt of 2023-10-17: 6 readings, 3 missing
         2023-10-18 11:57:00  plug\u{1b}[2J                     4 bytes: ON\r\n
         -                    -                                 no value (a tombstone)
         2023-10-18 11:57:00  90296857                          3 bytes

@@ -58,7 +58,7 @@ fn age(entry: &Entry) -> Option<Duration> {
     let received = match &entry.body {
         Body::Reading(reading) => &reading.received,
         Body::Dead(dead) => &dead.received,
-        Body::Gap(_) => return None,
+        Body::Gap(_) | Body::Daily(_) => return None,
     };
     Some(clock::age(received, &Clock::new().now()))
 }

@@ -23,6 +23,7 @@ mod topics;
 pub use config::connection;
 use ears::Ears;
 use producer::Link;
+pub use topics::Administrator;
 
 /// One slice of a long wait.
 const SLICE: Duration = Duration::from_millis(500);

@@ -1,0 +1,163 @@
+//! All queues of the topics that are read. Pure: records come from whoever reads them.
+
+use std::collections::HashMap;
+
+use percent_encoding::percent_decode_str;
+
+use super::super::consume::record::{Content, Record};
+use super::account::{Account, Finding, Seen};
+use crate::reading::{CE_TYPE_GAP, CE_TYPE_OURS, CE_TYPE_READING, CE_TYPE_RECEIPT, QueueId};
+
+/// Ranges of sequences kept in memory, over all queues: 40 MB. Queues with few holes need a handful.
+pub(super) const MOST_RANGES: usize = 1_000_000;
+/// Devices, in each partition and queue.
+pub(super) const MOST_DEVICES: usize = 250_000;
+/// Queue ids.
+pub(super) const MOST_QUEUES: usize = 100_000;
+
+/// The audit would take more memory than it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum TooMuch {
+    #[error(
+        "the sequences seen lie in more than {MOST_RANGES} separate ranges\n  hint: name all topics that the agents send to (--topic), or begin later (--from)"
+    )]
+    Ranges,
+    #[error(
+        "there are more than {MOST_DEVICES} devices\n  hint: audit fewer topics at a time (--topic), or begin later (--from)"
+    )]
+    Devices,
+    #[error(
+        "there are more than {MOST_QUEUES} queue ids\n  hint: audit fewer topics at a time (--topic), or begin later (--from)"
+    )]
+    Queues,
+}
+
+/// Since when a partition's records are all there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// Nothing was deleted at its beginning or left out.
+    All,
+    /// As its first record says.
+    SinceFirst,
+    /// Milliseconds since 1970.
+    Since(i64),
+}
+
+/// What was seen so far.
+#[derive(Debug)]
+pub(super) struct Tally {
+    accounts: HashMap<QueueId, Account>,
+    /// Of each partition, by its place.
+    kept: Vec<Kept>,
+    /// Places of which not all is kept, with the time from which it is.
+    cut: Vec<(usize, i64)>,
+    records: u64,
+    foreign: u64,
+    ranges: usize,
+    devices: usize,
+}
+
+impl Tally {
+    /// Partitions are known by their place in `kept`.
+    pub(super) fn new(kept: Vec<Kept>) -> Self {
+        let cut = kept.iter().enumerate().filter_map(|(place, kept)| match kept {
+            Kept::Since(time) => Some((place, *time)),
+            Kept::All | Kept::SinceFirst => None,
+        });
+        let cut = cut.collect();
+        Self { accounts: HashMap::new(), kept, cut, records: 0, foreign: 0, ranges: 0, devices: 0 }
+    }
+
+    /// Takes a record of the partition at `place`. Of one partition, records come in order; of several best in the order
+    /// of their timestamps, which keeps the ranges few.
+    pub(super) fn take(&mut self, record: &Record, place: usize) -> Result<(), TooMuch> {
+        self.records += 1;
+        let timestamp = record.timestamp_ms.unwrap_or(i64::MIN);
+        if self.kept.get(place) == Some(&Kept::SinceFirst) {
+            self.kept[place] = Kept::Since(timestamp);
+            self.cut.push((place, timestamp));
+        }
+        let kind = record.header("ce_type").filter(|kind| kind.starts_with(CE_TYPE_OURS));
+        let (Some(kind), Some(event)) = (kind, record.event()) else {
+            self.foreign += 1;
+            return Ok(());
+        };
+        if self.accounts.len() >= MOST_QUEUES && !self.accounts.contains_key(&event.queue) {
+            return Err(TooMuch::Queues);
+        }
+        let account = self.accounts.entry(event.queue).or_default();
+        let ranges = account.ranges();
+        if let Some(agent) = record.header("ce_source").map(agent).filter(|agent| account.agent != *agent) {
+            account.agent = agent;
+        }
+        for (cut, since) in &self.cut {
+            if timestamp >= *since {
+                account.is_since(*cut, event.sequence);
+            }
+        }
+        match kind {
+            CE_TYPE_READING => {
+                let time_ms = record.time().map(|time| time.as_millisecond());
+                let key = record.key.as_deref().unwrap_or_default();
+                let new = account.reading(Seen { place, sequence: event.sequence, key, time_ms });
+                self.devices += usize::from(new);
+            }
+            CE_TYPE_GAP | CE_TYPE_RECEIPT => match record.content() {
+                Content::Gap(gap) => account.gap(place, event.sequence, gap.first, gap.last, &gap.reason),
+                Content::Receipt(receipt) => account.receipt(place, event.sequence, &receipt),
+                Content::Reading(_) | Content::Other => account.other(place, event.sequence, false),
+            },
+            _ => account.other(place, event.sequence, true),
+        }
+        self.ranges = self.ranges + account.ranges() - ranges;
+        match () {
+            () if self.ranges > MOST_RANGES => Err(TooMuch::Ranges),
+            () if self.devices > MOST_DEVICES => Err(TooMuch::Devices),
+            () => Ok(()),
+        }
+    }
+
+    /// All partitions were read up to where they ended at one moment or later: what is missing up to the sequences seen so far
+    /// is not on its way any more once the partitions are read a second time.
+    pub(super) fn set_horizon(&mut self) {
+        self.accounts.values_mut().for_each(Account::set_horizon);
+    }
+
+    pub(super) fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// What the audit found, by agent and queue in the order of their first readings.
+    pub(super) fn conclude(self) -> Conclusion {
+        let cut: Vec<usize> =
+            self.kept.iter().enumerate().filter(|(_, kept)| **kept != Kept::All).map(|(at, _)| at).collect();
+        let finding = |(queue, account): (QueueId, Account)| account.finding(queue.to_string(), cut.iter().copied());
+        let mut findings: Vec<Finding> = self.accounts.into_iter().map(finding).collect();
+        let began = |finding: &Finding| finding.first.and_then(|first| first.time_ms);
+        findings.sort_by(|a, b| (&a.agent, began(a), &a.queue).cmp(&(&b.agent, began(b), &b.queue)));
+        Conclusion { findings, records: self.records, foreign: self.foreign }
+    }
+}
+
+/// The audit's outcome.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Conclusion {
+    pub(super) findings: Vec<Finding>,
+    /// All records read.
+    pub(super) records: u64,
+    /// Of these: not an agent's.
+    pub(super) foreign: u64,
+}
+
+impl Conclusion {
+    /// Whether everything is there or explained, and there is something at all: nothing proves nothing.
+    pub(super) fn is_complete(&self) -> bool {
+        !self.findings.is_empty() && self.findings.iter().all(Finding::is_complete)
+    }
+}
+
+/// The agent of `/<agent>/<source>` or `/<agent>`.
+fn agent(source: &str) -> String {
+    let agent = source.strip_prefix('/').unwrap_or(source).split('/').next().unwrap_or_default();
+    percent_decode_str(agent).decode_utf8_lossy().into_owned()
+}

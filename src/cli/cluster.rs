@@ -1,0 +1,86 @@
+//! How a command that reads from Kafka reaches it: its options, then the configuration, then localhost.
+
+use std::process::ExitCode;
+
+use super::{Global, terminal};
+use crate::config::settings::Settings;
+use crate::config::{self, Environment};
+use crate::forwarder;
+
+/// Options of every command that reads from Kafka.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Cluster {
+    /// Kafka's address, several with commas [default: kafka.bootstrap_servers, else localhost:9092]
+    #[arg(long, value_name = "HOST:PORT")]
+    brokers: Option<String>,
+
+    /// Topic; may be given several times [default: kafka.topic and those of the sources, else sma-kafka]
+    #[arg(long, value_name = "TOPIC")]
+    topic: Vec<String>,
+
+    /// Any property of librdkafka, such as security.protocol=ssl; may be given several times
+    #[arg(long, short = 'X', value_name = "KEY=VALUE", value_parser = property)]
+    property: Vec<(String, String)>,
+}
+
+fn property(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write it as KEY=VALUE".to_owned()),
+    }
+}
+
+/// What is read, and how the cluster is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Address {
+    pub(super) brokers: String,
+    pub(super) topics: Vec<String>,
+    /// Of librdkafka: TLS, login, and whatever else the command line says.
+    pub(super) properties: Vec<(String, String)>,
+}
+
+impl Cluster {
+    /// What the options leave open is taken from the configuration where there is one that names a cluster: a machine that
+    /// only reads needs none. A file that was named on the command line must be right.
+    pub(super) fn address(&self, global: &Global) -> Result<Address, ExitCode> {
+        let settings = match &global.config {
+            Some(_) => Some(super::load(global)?.settings),
+            None => found(&Environment::of_process()),
+        };
+        let mut address = match settings.filter(|settings| !settings.kafka.bootstrap_servers.is_empty()) {
+            Some(settings) => Address {
+                brokers: settings.kafka.bootstrap_servers.join(","),
+                topics: settings.kafka_topics().into_iter().map(str::to_owned).collect(),
+                properties: forwarder::kafka::connection(&settings.kafka),
+            },
+            None => Address {
+                brokers: "localhost:9092".to_owned(),
+                topics: vec!["sma-kafka".to_owned()],
+                properties: Vec::new(),
+            },
+        };
+        if let Some(brokers) = &self.brokers {
+            address.brokers.clone_from(brokers);
+        }
+        if !self.topic.is_empty() {
+            address.topics.clone_from(&self.topic);
+        }
+        address.properties.extend(self.property.iter().cloned());
+        Ok(address)
+    }
+}
+
+/// The configuration where it is looked for; one that is there and cannot be used (a password that only the agent's user
+/// may read) is said, since what is read is then another cluster.
+fn found(environment: &Environment) -> Option<Settings> {
+    match config::load(None, environment) {
+        Ok(loaded) => Some(loaded.settings),
+        Err(problems) => {
+            let first = problems.errors.first().filter(|_| environment.candidates().iter().any(|path| path.exists()));
+            if let Some(first) = first {
+                terminal::say(format_args!("the configuration is not used: {}; see meterferry check", first.text()));
+            }
+            None
+        }
+    }
+}
