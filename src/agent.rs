@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::machine::Machine;
-use crate::config::settings::{Interface, Settings, Source};
+use crate::config::settings::{Interface, Settings, Source, WhenFull};
 use crate::forwarder::{BacklogError, Forwarder};
 use crate::health::{Health, Pulse};
 use crate::metrics::Metrics;
@@ -419,6 +419,8 @@ pub fn unconfigured_options(path: &Path) -> queue::Options {
         path: path.to_owned(),
         max_size: u64::MAX,
         min_free: 0,
+        when_full: WhenFull::Block,
+        pack_after: queue::PACK_AFTER,
         segment_size: 16 << 20,
         redelivery_window: 10_000,
         windows: BTreeMap::new(),
@@ -436,7 +438,9 @@ pub fn queue_options(settings: &Settings, path: &Path, machine: &Machine) -> que
         path: path.to_owned(),
         max_size: settings.queue.max_size,
         min_free: settings.queue.min_free,
+        when_full: settings.queue.when_full,
         segment_size: settings.queue.segment_size,
+        pack_after: queue::PACK_AFTER,
         redelivery_window: settings.queue.redelivery_window,
         windows: settings.sources.iter().map(|source| (source.name.to_string(), window(settings, source))).collect(),
         max_dead_letters: settings.queue.max_dead_letters,

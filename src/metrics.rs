@@ -89,6 +89,12 @@ pub struct QueueMetrics {
     pub segments: Count,
     /// Sequences lost to damage.
     pub lost: Count,
+    /// Records given up for want of room.
+    pub dropped: Count,
+    /// Segments packed.
+    pub packed: Count,
+    /// Bytes of their files, after it.
+    pub packed_bytes: Count,
     /// Wall clock of receipt of the oldest unreleased record, milliseconds since 1970; 0: none.
     pub oldest_ms: AtomicI64,
     /// The disk or `max_size` holds the queue up.

@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use super::check::{COMPRESSION, MECHANISMS, PAYLOAD};
-use super::settings::{Format, Interface, Kafka, Login, Mqtt, MqttListener, Queue, Settings, Source, Tls, WhenFull};
+use super::check::{COMPRESSION, MECHANISMS, PAYLOAD, WHEN_FULL};
+use super::settings::{Format, Interface, Kafka, Login, Mqtt, MqttListener, Queue, Settings, Source, Tls};
 use super::units::{show_duration, show_size};
 
 /// What stands where a secret's file was named.
@@ -32,12 +32,7 @@ fn queue(lines: &mut Lines, queue: &Queue) {
     lines.path("path", Some(&queue.path));
     lines.text("max_size", show_size(queue.max_size));
     lines.text("min_free", show_size(queue.min_free));
-    lines.text(
-        "when_full",
-        match queue.when_full {
-            WhenFull::Block => "block",
-        },
-    );
+    lines.text("when_full", word(WHEN_FULL, queue.when_full));
     lines.text("segment_size", show_size(queue.segment_size));
     lines.text("commit_delay", show_duration(queue.commit_delay));
     lines.plain("redelivery_window", queue.redelivery_window);

@@ -138,7 +138,7 @@ fn queue() {
                 r#"max_size = "32 MiB""#,
                 "min_free = 0",
                 r#"min_free = ["1 GiB"]"#,
-                r#"when_full = "drop-oldest""#,
+                r#"when_full = "drop-newest""#,
                 "when_full = 1",
                 r#"segment_size = "1 GiB""#,
                 r#"segment_size = "1 GB""#,

@@ -55,7 +55,7 @@ pub struct Queue {
     pub max_size: u64,
     /// Bytes that stay free on the file system. Default 512 MiB.
     pub min_free: u64,
-    /// What happens to new readings when `max_size` is reached.
+    /// What happens when there is no room for new readings. Default `block`.
     pub when_full: WhenFull,
     /// Bytes of records after which a new segment begins. Default 16 MiB.
     pub segment_size: u64,
@@ -77,6 +77,10 @@ pub struct Queue {
 pub enum WhenFull {
     /// Stop acknowledging until there is room.
     Block,
+    /// Give up the oldest readings.
+    DropOldest,
+    /// Of the oldest readings, keep one in 10 s, then in a minute, then in 15 minutes.
+    Thin,
 }
 
 /// `[kafka]`

@@ -11,7 +11,7 @@
 //! ```text
 //! queue.toml                  format, queue id, agent id, hardware serial, filters, lost ranges,
 //!                             the open day and its ledger                                         (identity)
-//! 00000000000000000001.redb   sealed segment: nothing is written to it any more                   (segment)
+//! 00000000000000000001.redb   sealed segment: nothing is added to it any more, it may be packed    (segment, pack)
 //! 00000000000000031245.redb   active segment: named by its first sequence
 //! released                    the release point                                                   (release)
 //! dead-letters.redb           made with the first dead letter                                     (dead_letter)
@@ -28,7 +28,12 @@
 //! are all released is unlinked, after `released` is on disk. Sequences rise for ever: a restart goes on after the newest record;
 //! where the newest segment is damaged they jump further than a segment can hold.
 //!
-//! One thread ([`writer`]) writes, renames and unlinks. Readers, in this process or another, open the files read-only
+//! When the line is down for long, sealed segments are packed: a thread beside the writer makes the packed file, the writer
+//! renames it. Where there is no room although all is packed, `queue.when_full` decides ([`relief`]): nothing more is
+//! taken, or the oldest segments are thinned or dropped. `queue.toml` says what was given up, so that readers explain the
+//! holes.
+//!
+//! One thread ([`writer`]) renames and unlinks. Readers, in this process or another, open the files read-only
 //! beside it. A write that fails for lack of room is tried again; any other ends the writer, and with it the agent:
 //! what is true is read back at the next start. All of them reach the file system through [`disk`], so that a test can
 //! pull the plug below them.
@@ -51,15 +56,20 @@ pub mod mend;
 mod open;
 mod outlet;
 mod overlay;
+mod pack;
 mod record;
 mod release;
+mod relief;
 pub mod repair;
+mod rewriter;
+mod room;
 mod salvage;
 mod segment;
 mod shared;
 mod store;
 #[cfg(test)]
 mod tests;
+mod thin;
 mod tolerant;
 pub mod verify;
 mod view;
@@ -78,6 +88,7 @@ pub use error::{OpenError, QueueError};
 pub use identity::{FORMAT, Identity, Lost};
 pub use open::Options;
 pub use outlet::Outlet;
+pub use pack::{PackError, Progress, pack, pack_on};
 pub use segment::SegmentError;
 
 use crate::clock::Clock;
@@ -92,6 +103,8 @@ use writer::{Append, Command, Writer};
 const APPENDS: usize = 1024;
 /// Commands on their way to the writer.
 const COMMANDS: usize = 64;
+/// When nothing was released for so long, the line is taken for down, and what waits is packed.
+pub const PACK_AFTER: Duration = Duration::from_secs(300);
 
 /// Whether `folder` holds anything of a queue.
 pub fn is_there(folder: &Path) -> bool {

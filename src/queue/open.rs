@@ -5,7 +5,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tracing::{error, warn};
@@ -19,10 +19,12 @@ use super::limit::Limit;
 use super::lock::{self, Lock};
 use super::record::{self, Content, WINDOW_KEY};
 use super::release;
+use super::room::Room;
 use super::segment::{self, Active, Reader, SegmentError};
 use super::shared::{Shared, State};
 use super::store::{Capacity, Store, remember};
 use crate::clock::Clock;
+use crate::config::settings::WhenFull;
 use crate::metrics::Metrics;
 use crate::reading::{Body, Mark};
 
@@ -35,8 +37,12 @@ pub struct Options {
     pub max_size: u64,
     /// Bytes that stay free on the file system.
     pub min_free: u64,
+    /// What happens when there is no room.
+    pub when_full: WhenFull,
     /// Bytes of a segment's file, at which the next one begins.
     pub segment_size: u64,
+    /// Sealed segments are packed when nothing was released for so long; see [`super::PACK_AFTER`].
+    pub pack_after: Duration,
     /// Marks remembered of a source that `windows` does not name.
     pub redelivery_window: usize,
     /// Marks remembered of each source.
@@ -74,6 +80,8 @@ pub(super) fn open(
         segments,
         release_point: released.unwrap_or(0),
         lost: identity.lost.clone(),
+        dropped: identity.dropped.clone(),
+        handed_out: 0,
         moved,
         stopped: false,
     });
@@ -97,6 +105,7 @@ pub(super) fn open(
         clock,
         open_day: None,
         identity,
+        room: Room::new(options.when_full, options.pack_after, Instant::now()),
     };
     store.recover(fresh)?;
     store.adopt_agent_id(options)?;

@@ -77,6 +77,10 @@ impl Outlet {
             let state = shared.state().clone();
             cursor.read(&state, from, count, bytes, now)
         })?;
+        if let Some(last) = entries.last().map(|entry| entry.sequence) {
+            let mut state = self.shared.state();
+            state.handed_out = state.handed_out.max(last + 1);
+        }
         if from <= self.release_point() {
             let oldest = entries.first().map_or(0, |entry| received_ms(&entry.body));
             self.metrics.queue.oldest_ms.store(oldest, Ordering::Relaxed);

@@ -1,12 +1,13 @@
 //! What can be read of a segment that the database refuses, or that holds a record whose checksum does not fit.
 //!
-//! Every record carries a header of its own (see [`super::record`]), so they are found in the file's bytes without the
-//! database. Pages that the database had given up still hold the same records as they were appended, which makes more
+//! Every record, and every frame of packed ones, carries a header of its own (see [`super::record`], [`super::frame`]), so
+//! they are found in the file's bytes without the database. Pages that the database had given up still hold the same records as they were appended, which makes more
 //! than one copy of most. The damaged file stays, under a name with its date; the salvaged segment takes its place in
 //! one rename, so that a power cut leaves one of the two.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -14,6 +15,7 @@ use redb::StorageBackend;
 
 use super::disk::Access;
 use super::folder::Folder;
+use super::frame;
 use super::record::{self, HEADER, MAGIC};
 use super::segment::{self, Active, Failure, SegmentError, guarded};
 
@@ -57,7 +59,8 @@ pub(super) fn salvage(
             return Err(Failure::Io(error));
         }
         keep_newest(folder)?;
-        let sequences = found.into_keys().filter(|sequence| *sequence != record::WINDOW_KEY).collect();
+        let sequences = found.into_iter().flat_map(|(sequence, place)| place.sequences(sequence));
+        let sequences = sequences.filter(|sequence| *sequence != record::WINDOW_KEY).collect();
         Ok(Salvaged { sequences, set_aside })
     })
 }
@@ -65,9 +68,21 @@ pub(super) fn salvage(
 struct Place {
     offset: u64,
     length: usize,
+    /// Of the records after the first, in a frame of packed ones.
+    others: Vec<u64>,
 }
 
 impl Place {
+    fn sequences(self, first: u64) -> impl Iterator<Item = u64> {
+        std::iter::once(first).chain(self.others)
+    }
+
+    /// None where it would reach beyond the file's end, or cannot be read.
+    fn read_within(&self, file: &dyn StorageBackend, size: u64) -> Option<Vec<u8>> {
+        let end = self.offset.checked_add(self.length as u64)?;
+        if end > size { None } else { self.read(file).ok() }
+    }
+
     fn read(&self, file: &dyn StorageBackend) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; self.length];
         file.read(self.offset, &mut bytes)?;
@@ -75,7 +90,7 @@ impl Place {
     }
 }
 
-/// Every whole record of the file; unreadable blocks are passed over.
+/// Every whole record of the file, alone or in a whole frame; unreadable blocks are passed over.
 fn carve(file: &dyn StorageBackend, origin: u128, belongs: impl Fn(u64) -> bool) -> io::Result<BTreeMap<u64, Place>> {
     let size = file.len()?;
     let mut found = BTreeMap::new();
@@ -85,8 +100,10 @@ fn carve(file: &dyn StorageBackend, origin: u128, belongs: impl Fn(u64) -> bool)
         let filled = read_some(file, size, &mut buffer, start);
         for at in candidates(&buffer[..filled]) {
             let offset = start + at as u64;
+            let whole = if buffer[at..].starts_with(&MAGIC) { whole_record } else { whole_frame };
             if let Some((sequence, place)) = whole(file, size, offset, origin)
                 && belongs(sequence)
+                && place.others.last().is_none_or(|last| belongs(*last))
             {
                 found.entry(sequence).or_insert(place);
             }
@@ -97,7 +114,8 @@ fn carve(file: &dyn StorageBackend, origin: u128, belongs: impl Fn(u64) -> bool)
 }
 
 fn candidates(bytes: &[u8]) -> impl Iterator<Item = usize> {
-    bytes.windows(MAGIC.len()).enumerate().filter(|(_, window)| *window == MAGIC).map(|(at, _)| at)
+    let magic = |window: &[u8]| window == MAGIC || window == frame::MAGIC;
+    bytes.windows(MAGIC.len()).enumerate().filter(move |(_, window)| magic(window)).map(|(at, _)| at)
 }
 
 /// As many bytes as can be read at `offset`; a block that the medium refuses reads as zeros.
@@ -112,18 +130,34 @@ fn read_some(file: &dyn StorageBackend, size: u64, buffer: &mut [u8], offset: u6
     length
 }
 
-fn whole(file: &dyn StorageBackend, size: u64, offset: u64, origin: u128) -> Option<(u64, Place)> {
+fn whole_record(file: &dyn StorageBackend, size: u64, offset: u64, origin: u128) -> Option<(u64, Place)> {
     let mut header = [0; HEADER];
     file.read(offset, &mut header).ok()?;
     let (sequence, body) = record::header(&header).ok()?;
-    let length = HEADER + body;
-    if offset + length as u64 > size {
-        return None;
-    }
-    let place = Place { offset, length };
-    let bytes = place.read(file).ok()?;
+    let place = Place { offset, length: HEADER + body, others: Vec::new() };
+    let bytes = place.read_within(file, size)?;
     record::decode(origin, sequence, &bytes).ok()?;
     Some((sequence, place))
+}
+
+/// A frame counts as a whole or not at all: its one checksum is over all of it.
+fn whole_frame(file: &dyn StorageBackend, size: u64, offset: u64, origin: u128) -> Option<(u64, Place)> {
+    let mut header = [0; frame::HEADER];
+    file.read(offset, &mut header).ok()?;
+    let header = frame::Header::read(&header).ok()?;
+    let mut place = Place { offset, length: header.size(), others: Vec::new() };
+    let bytes = place.read_within(file, size)?;
+    let mut good = true;
+    let unpacked = frame::unpack(origin, &bytes, |sequence, record| {
+        good = record::decode(origin, sequence, record).is_ok();
+        place.others.push(sequence);
+        if good { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    if unpacked.is_err() || !good || place.others.first() != Some(&header.first) {
+        return None;
+    }
+    place.others.remove(0);
+    Some((header.first, place))
 }
 
 /// Gives the damaged file a second name, so that it outlives being replaced.

@@ -68,6 +68,21 @@ pub(super) fn first_of(name: &str) -> Option<u64> {
     (digits.len() == 20).then(|| digits.parse().ok()).flatten()
 }
 
+/// Where what is to replace that segment is made.
+pub(super) fn replacement(folder: &Folder, first: u64) -> PathBuf {
+    path(folder, first).with_extension(format!("packed.{UNFINISHED}"))
+}
+
+/// Gives a segment that is whole its own name, in the place of another that has it. A power cut leaves one of the two.
+pub(super) fn publish(folder: &Folder, unfinished: &Path, first: u64) -> Result<(), SegmentError> {
+    let path = path(folder, first);
+    guarded(&path, || {
+        folder.disk.sync(unfinished)?;
+        folder.disk.rename(unfinished, &path)?;
+        Ok(folder.sync()?)
+    })
+}
+
 /// The active segment.
 pub(super) struct Active {
     folder: Folder,
@@ -84,15 +99,23 @@ impl Active {
     ) -> Result<Self, SegmentError> {
         let path = path(folder, first);
         let unfinished = path.with_extension(format!("{SUFFIX}.{UNFINISHED}"));
-        guarded(&path, || {
+        let active = Self::begin(folder, unfinished, records)?;
+        publish(folder, &active.path, first)?;
+        Ok(Self { path, ..active })
+    }
+
+    /// Makes a segment under a name that the next start removes, unless it is published before.
+    pub fn begin<B: AsRef<[u8]>>(
+        folder: &Folder,
+        unfinished: PathBuf,
+        records: impl Iterator<Item = (u64, B)>,
+    ) -> Result<Self, SegmentError> {
+        guarded(&unfinished, || {
             folder.remove_if_there(&unfinished)?;
             let database = create(folder, &unfinished, WRITER_CACHE)?;
             let active = Self { folder: folder.clone(), path: unfinished.clone(), database };
             active.append(records)?;
-            folder.disk.sync(&unfinished)?;
-            folder.disk.rename(&unfinished, &path)?;
-            folder.sync()?;
-            Ok(Self { path: path.clone(), ..active })
+            Ok(active)
         })
     }
 
@@ -174,6 +197,17 @@ impl Reader {
                 }
             }
             Ok(())
+        })
+    }
+
+    /// Whether its records are packed already.
+    pub fn is_packed(&self) -> Result<bool, SegmentError> {
+        guarded(&self.path, || {
+            let transaction = self.database.begin_read().map_err(redb::Error::from)?;
+            let table = transaction.open_table(RECORDS).map_err(redb::Error::from)?;
+            let first = table.range(super::record::WINDOW_KEY + 1..).map_err(redb::Error::from)?.next();
+            let first = first.transpose().map_err(redb::Error::from)?;
+            Ok(first.is_some_and(|(_, value)| value.value().starts_with(&super::frame::MAGIC)))
         })
     }
 

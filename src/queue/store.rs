@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tracing::{error, info, warn};
@@ -17,6 +17,7 @@ use super::letters::LetterId;
 use super::limit::{Limit, NoRoom};
 use super::record::{self, Content, Stored, WINDOW_KEY, Window};
 use super::release;
+use super::room::Room;
 use super::salvage;
 use super::segment::{self, Active};
 use super::shared::Shared;
@@ -51,6 +52,7 @@ pub(super) struct Store {
     pub(super) shared: Arc<Shared>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
+    pub(super) room: Room,
     /// The day whose receipt comes next. On disk with the commit that has the receipt before it.
     pub(super) open_day: Option<i32>,
 }
@@ -129,7 +131,7 @@ impl Store {
     }
 
     /// Why `bytes` more have no room, if so.
-    pub fn room(&self, bytes: u64) -> Result<Result<(), NoRoom>, QueueError> {
+    pub fn has_room(&self, bytes: u64) -> Result<Result<(), NoRoom>, QueueError> {
         let free =
             self.folder.free().map_err(|source| QueueError::Write { path: self.folder.path().to_owned(), source })?;
         let active = self.active.as_ref().map_or(0, Active::size);
@@ -199,7 +201,7 @@ impl Store {
     }
 
     /// An older release must not take what is written from now on for damage.
-    fn ensure_format(&mut self) -> Result<(), QueueError> {
+    pub(super) fn ensure_format(&mut self) -> Result<(), QueueError> {
         if self.identity.format < FORMAT {
             let before = std::mem::replace(&mut self.identity.format, FORMAT);
             self.write_identity().inspect_err(|_| self.identity.format = before)?;
@@ -228,7 +230,9 @@ impl Store {
         self.shared.change(|state| {
             state.release_point = state.release_point.max(release_point);
             state.lost.retain(|lost| lost.last >= release_point);
+            state.dropped.retain(|range| range.last >= release_point);
         });
+        self.room.released(Instant::now());
         self.metrics.queue.release_point.set(release_point);
         let before = self.at_rest;
         self.unlink_released()?;
@@ -279,9 +283,11 @@ impl Store {
         release::write(&self.folder, self.identity.origin, self.release_point)
             .map_err(|source| QueueError::Write { path: self.folder.file(release::FILE), source })?;
         self.released_on_disk = self.release_point;
-        if self.identity.lost.iter().any(|lost| lost.last < self.release_point) {
-            let release_point = self.release_point;
+        let release_point = self.release_point;
+        let past = self.identity.lost.iter().map(|lost| lost.last);
+        if past.chain(self.identity.dropped.iter().map(|range| range.last)).any(|last| last < release_point) {
             self.identity.lost.retain(|lost| lost.last >= release_point);
+            self.identity.dropped.retain(|range| range.last >= release_point);
             // Only for tidiness: a range below the release point is never asked for.
             match self.write_identity() {
                 Err(error) if !error.is_full() => return Err(error),
@@ -370,7 +376,13 @@ impl Store {
             until
         };
         let resume = if is_newest { known_end + JUMP } else { until };
-        let lost = holes(first, resume, &salvaged.sequences);
+        let thinned = state.dropped.iter().any(|range| range.first <= first && first <= range.last);
+        let lost = if thinned {
+            // What was thinned before cannot be told from what is lost now.
+            vec![Lost { first, last: resume - 1, reason: "thinned, and damaged on the disk since".to_owned() }]
+        } else {
+            holes(first, resume, &salvaged.sequences)
+        };
         self.report_loss(&lost, known_end, salvaged.sequences.len(), &salvaged.set_aside);
         self.identity.lost.extend(lost);
         self.write_identity()?;

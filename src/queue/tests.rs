@@ -1,5 +1,7 @@
 //! The queue as a whole: a folder, two ends, and what a crash may leave.
 
+mod limited;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::inspect::Inspector;
 use super::*;
+use crate::config::settings::WhenFull;
 use crate::daily::Ledger;
 use crate::reading::{DeadLetter, Entry, Reading};
 use crate::receipt::{Receipt, Ticket};
@@ -22,7 +25,9 @@ fn options(folder: &Path) -> Options {
         path: folder.join("queue"),
         max_size: 1 << 30,
         min_free: 0,
+        when_full: WhenFull::Block,
         segment_size: 256 << 10,
+        pack_after: PACK_AFTER,
         redelivery_window: 50,
         windows: BTreeMap::new(),
         max_dead_letters: 64 << 10,
@@ -101,15 +106,27 @@ fn read_all(outlet: &mut Outlet) -> Vec<Entry> {
     all
 }
 
-/// What a kill leaves: the files as they are, in the middle of everything.
+/// What a kill leaves: the files as they are, in the middle of everything. Copied again where a file came or went
+/// meanwhile, since a kill takes no time.
 fn crash_image(options: &Options, name: &str) -> Options {
     let image = options.path.with_file_name(name);
-    fs::create_dir(&image).expect("a folder");
-    for entry in fs::read_dir(&options.path).expect("files") {
-        let entry = entry.expect("a file");
-        fs::copy(entry.path(), image.join(entry.file_name())).expect("copied");
+    let names = || {
+        let files = fs::read_dir(&options.path).expect("files").map(|file| file.expect("a file"));
+        let mut names: Vec<_> = files
+            .filter_map(|file| Some((file.file_name(), std::os::unix::fs::MetadataExt::ino(&file.metadata().ok()?))))
+            .collect();
+        names.sort();
+        names
+    };
+    loop {
+        let before = names();
+        fs::create_dir(&image).expect("a folder");
+        let copied = before.iter().all(|(name, _)| fs::copy(options.path.join(name), image.join(name)).is_ok());
+        if copied && names() == before {
+            return Options { path: image, ..options.clone() };
+        }
+        fs::remove_dir_all(&image).expect("our own");
     }
-    Options { path: image, ..options.clone() }
 }
 
 fn wait_until(mut is_so: impl FnMut() -> bool) {

@@ -11,6 +11,8 @@ use super::commit::Rule;
 use super::error::QueueError;
 use super::letters::LetterId;
 use super::lock::Lock;
+use super::rewriter::{Job, Outcome, Rewriter};
+use super::room::Relief;
 use super::shared::Shared;
 use super::store::Store;
 use crate::backoff::Backoff;
@@ -72,6 +74,7 @@ pub(super) struct Writer {
     most_bytes: usize,
     last_append: Instant,
     blocked: Option<Blocked>,
+    rewriter: Rewriter,
     hurry: bool,
     next_expiry: Instant,
     progress: Arc<dyn Fn() + Send + Sync>,
@@ -79,6 +82,8 @@ pub(super) struct Writer {
 
 struct Blocked {
     since: Instant,
+    /// Somebody was told: it is not about to be over.
+    told: bool,
     retry: Instant,
     backoff: Backoff,
 }
@@ -86,6 +91,7 @@ struct Blocked {
 enum Event {
     Append(Option<Box<Append>>),
     Command(Option<Command>),
+    Rewritten(Job, Outcome),
     Due,
 }
 
@@ -109,6 +115,7 @@ impl Writer {
             most_bytes: usize::try_from(most_bytes).unwrap_or(usize::MAX),
             last_append: Instant::now(),
             blocked: None,
+            rewriter: Rewriter::default(),
             hurry: false,
             next_expiry: Instant::now() + FIRST_EXPIRY,
             progress,
@@ -126,6 +133,7 @@ impl Writer {
                 Event::Append(None) => appends_open = false,
                 Event::Command(Some(command)) => self.obey(command)?,
                 Event::Command(None) => commands_open = false,
+                Event::Rewritten(job, outcome) => self.rewritten(job, outcome)?,
                 Event::Due => {}
             }
             if self.blocked.is_some() && self.appends.is_closed() {
@@ -138,8 +146,11 @@ impl Writer {
             self.commit_if_due(!appends_open, last_call)?;
             self.keep_release_point()?;
             self.expire_letters();
+            self.pack_if_due();
+            self.store.say_dropped(Instant::now());
             (self.progress)();
         }
+        self.rewriter.stop(&self.store.folder);
         self.store.close()
     }
 
@@ -149,6 +160,7 @@ impl Writer {
         tokio::select! {
             biased;
             command = self.commands.recv(), if commands_open => Event::Command(command),
+            (job, outcome) = self.rewriter.finished() => Event::Rewritten(job, outcome),
             append = self.appends.recv(), if takes => Event::Append(append.map(Box::new)),
             () = tokio::time::sleep_until(due.into()) => Event::Due,
         }
@@ -226,15 +238,21 @@ impl Writer {
     }
 
     fn commit(&mut self, now: Instant) -> Result<(), QueueError> {
-        if let Err(reason) = self.store.room(self.batch.size() as u64)? {
+        while let Err(reason) = self.store.has_room(self.batch.size() as u64)? {
             self.store.give_way()?;
-            self.block(now, &reason);
-            return Ok(());
+            if !self.make_room(now)? {
+                self.block(now, &reason);
+                return Ok(());
+            }
         }
         match self.store.commit(&self.batch) {
             Ok(()) => {}
             Err(error) if error.is_full() => {
+                let soon = self.make_room(now)?;
                 self.block(now, &error);
+                if let Some(blocked) = self.blocked.as_mut().filter(|_| soon) {
+                    blocked.retry = now;
+                }
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -261,21 +279,61 @@ impl Writer {
         }
     }
 
-    fn block(&mut self, now: Instant, reason: &dyn std::fmt::Display) {
-        if self.blocked.is_none() {
-            self.store.metrics.queue.blocked.set(true);
-            error!(%reason, "the queue has no room: nothing is acknowledged until there is some; sending goes on");
+    /// True if there is more room now. While a segment is rewritten, there will be.
+    fn make_room(&mut self, now: Instant) -> Result<bool, QueueError> {
+        if self.rewriter.is_busy() {
+            return Ok(false);
         }
+        match self.store.relieve(now)? {
+            Relief::Made => return Ok(true),
+            Relief::Rewrite(job) => self.rewrite(job),
+            Relief::None => {}
+        }
+        Ok(false)
+    }
+
+    /// What is packed makes room, and while the line is down nothing else does.
+    fn pack_if_due(&mut self) {
+        if !self.rewriter.is_busy()
+            && !self.hurry
+            && let Some(job) = self.store.packing_due(Instant::now())
+        {
+            self.rewrite(job);
+        }
+    }
+
+    fn rewrite(&mut self, job: Job) {
+        if let Err(error) = self.rewriter.start(&self.store.folder, self.store.identity.origin, job) {
+            warn!(%error, "no thread to pack a segment with, will retry");
+        }
+    }
+
+    fn rewritten(&mut self, job: Job, outcome: Outcome) -> Result<(), QueueError> {
+        let now = Instant::now();
+        self.store.rewritten(job, outcome, now)?;
+        if let Some(blocked) = &mut self.blocked {
+            blocked.retry = now;
+        }
+        Ok(())
+    }
+
+    fn block(&mut self, now: Instant, reason: &dyn std::fmt::Display) {
         let blocked = self.blocked.get_or_insert_with(|| Blocked {
             since: now,
+            told: false,
             retry: now,
             backoff: Backoff::new(FULL_RETRY.0, FULL_RETRY.1),
         });
         blocked.retry = now + blocked.backoff.next(1.0);
+        if !blocked.told && !self.rewriter.is_busy() {
+            blocked.told = true;
+            self.store.metrics.queue.blocked.set(true);
+            error!(%reason, "the queue has no room: nothing is acknowledged until there is some; sending goes on");
+        }
     }
 
     fn unblock(&mut self) {
-        if let Some(blocked) = self.blocked.take() {
+        if let Some(blocked) = self.blocked.take().filter(|blocked| blocked.told) {
             self.store.metrics.queue.blocked.set(false);
             info!(blocked_s = blocked.since.elapsed().as_secs(), "the queue has room again");
         }
@@ -305,6 +363,7 @@ impl Writer {
             },
             Command::Damaged(first, reply) => {
                 warn!(segment = first, "a segment cannot be read and is salvaged");
+                self.rewriter.stop(&self.store.folder);
                 let result = if first == self.store.newest {
                     Err(QueueError::Unsalvageable { first })
                 } else {

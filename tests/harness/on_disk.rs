@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use meterferry::clock::Clock;
+use meterferry::config::settings::WhenFull;
 use meterferry::metrics::Metrics;
 use meterferry::queue::{self, Queue};
 use meterferry::reading::{Body, Entry, Mark, Reading};
@@ -18,7 +19,9 @@ pub fn open(path: &Path, agent_id: Option<&str>) -> Queue {
         path: path.to_owned(),
         max_size: 16 << 30,
         min_free: 0,
+        when_full: WhenFull::Block,
         segment_size: 16 << 20,
+        pack_after: queue::PACK_AFTER,
         redelivery_window: 1_000,
         windows: std::collections::BTreeMap::new(),
         max_dead_letters: 1 << 20,

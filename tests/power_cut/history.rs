@@ -27,7 +27,7 @@ const ACTIONS: [(u32, Action); 5] =
 /// One setting of many.
 pub fn setting(random: &mut StdRng) -> Setting {
     let segment_size = [32 << 10, 64 << 10, 128 << 10, 512 << 10][random.random_range(0..4)];
-    Setting { segment_size, max_size: 1 << 30 }
+    Setting { segment_size, max_size: 1 << 30, packs: random.random() }
 }
 
 /// Does some of everything, then ends the queue.

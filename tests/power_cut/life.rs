@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use meterferry::clock::Clock;
+use meterferry::config::settings::WhenFull;
 use meterferry::metrics::Metrics;
 use meterferry::queue::{self, Intake, OpenError, Outlet, Queue, QueueError, Recovered, WriterThread};
 use meterferry::reading::{Body, DeadLetter, Entry};
@@ -27,6 +28,8 @@ pub const GROUP: u64 = 300;
 pub struct Setting {
     pub segment_size: u64,
     pub max_size: u64,
+    /// Sealed segments are packed as soon as more than a few wait, by a thread that is not driven step by step.
+    pub packs: bool,
 }
 
 impl Setting {
@@ -35,7 +38,9 @@ impl Setting {
             path: PathBuf::from(FOLDER),
             max_size: self.max_size,
             min_free: 0,
+            when_full: WhenFull::Block,
             segment_size: self.segment_size,
+            pack_after: if self.packs { Duration::ZERO } else { queue::PACK_AFTER },
             redelivery_window: WINDOW,
             windows: BTreeMap::new(),
             max_dead_letters: 1 << 30,

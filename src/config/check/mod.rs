@@ -10,6 +10,7 @@ use super::section::{Given, Section, Taken};
 use super::settings::{Agent, Settings};
 
 pub use kafka::{COMPRESSION, MECHANISMS};
+pub use queue::WHEN_FULL;
 pub use source::PAYLOAD;
 
 mod kafka;

@@ -19,6 +19,10 @@ const READINGS: u64 = 4;
 /// Kafka's default for `message.max.bytes` of a broker, less what surrounds a value.
 const COMMON_LIMIT: u64 = 1_000_000;
 
+/// The words of `queue.when_full`.
+pub const WHEN_FULL: &[(&str, WhenFull)] =
+    &[("block", WhenFull::Block), ("drop-oldest", WhenFull::DropOldest), ("thin", WhenFull::Thin)];
+
 pub fn check(mut section: Section, around: Around<'_>, report: &mut Report) -> Queue {
     let path = path(&mut section, around, report);
     let max_size = section.size(report, "max_size", 4 * MIB..=16 * TIB, 2 * GIB);
@@ -88,7 +92,7 @@ pub fn check(mut section: Section, around: Around<'_>, report: &mut Report) -> Q
 }
 
 fn when_full(section: &mut Section, report: &mut Report) -> WhenFull {
-    section.choice(report, "when_full", &[("block", WhenFull::Block)]).or(WhenFull::Block)
+    section.choice(report, "when_full", WHEN_FULL).or(WhenFull::Block)
 }
 
 /// A relative path begins in the state folder.
