@@ -16,7 +16,7 @@ pub(super) struct Lock(#[allow(dead_code, reason = "held, not read")] Flock<File
 
 /// Takes the folder, or says which process has it.
 pub(super) fn take(folder: &Path) -> Result<Lock, OpenError> {
-    let unusable = |source| OpenError::Folder { path: folder.to_owned(), source };
+    let unusable = |source| super::folder::unusable(folder, source);
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)

@@ -14,6 +14,7 @@
 //! 00000000000000031245.redb   active segment: named by its first sequence
 //! released                    the release point                                                   (release)
 //! dead-letters.redb           made with the first dead letter                                     (dead_letter)
+//! reserve                     room for what must be written even on a full disk                   (reserve)
 //! lock                        one agent a folder                                                  (lock)
 //! *.redb.damaged-<date>       what a salvage replaced                                             (salvage)
 //! *.new                       a creation that a power cut ended; removed at the next start
@@ -35,6 +36,7 @@ mod commit;
 mod cursor;
 mod dead_letter;
 mod error;
+mod folder;
 mod identity;
 pub mod inspect;
 mod limit;
@@ -43,6 +45,7 @@ mod open;
 mod outlet;
 mod record;
 mod release;
+mod reserve;
 mod salvage;
 mod segment;
 mod shared;

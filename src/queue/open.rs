@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use tracing::{error, warn};
 
 use super::dead_letter::DeadLetters;
 use super::error::OpenError;
+use super::folder;
 use super::identity::{self, Identity, Unreadable};
 use super::limit::Limit;
 use super::lock::{self, Lock};
@@ -51,14 +51,14 @@ pub struct Options {
 }
 
 pub(super) fn open(options: &Options, metrics: Arc<Metrics>, clock: Clock) -> Result<(Store, Lock), OpenError> {
-    let folder = &options.path;
-    let unusable = |source| OpenError::Folder { path: folder.clone(), source };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(unusable)?;
-    let lock = lock::take(folder)?;
-    segment::remove_unfinished(folder).map_err(unusable)?;
-    let segments = segments(folder).map_err(unusable)?;
+    let path = &options.path;
+    let unusable = |source| folder::unusable(path, source);
+    folder::claim(path)?;
+    let lock = lock::take(path)?;
+    segment::remove_unfinished(path).map_err(unusable)?;
+    let segments = segments(path).map_err(unusable)?;
     let (identity, fresh) = identity(options, &segments)?;
-    let released = release::read(folder, identity.origin);
+    let released = release::read(path, identity.origin);
     let moved = matches!((&identity.hardware_serial, &options.hardware_serial), (Some(then), Some(now)) if then != now);
     let shared = Shared::new(State {
         queue_id: identity.queue_id(),
@@ -70,7 +70,7 @@ pub(super) fn open(options: &Options, metrics: Arc<Metrics>, clock: Clock) -> Re
         stopped: false,
     });
     let mut store = Store {
-        folder: folder.clone(),
+        folder: path.clone(),
         hardware_serial: options.hardware_serial.clone(),
         active: None,
         newest: 0,
@@ -82,7 +82,7 @@ pub(super) fn open(options: &Options, metrics: Arc<Metrics>, clock: Clock) -> Re
         segment_size: options.segment_size,
         limit: Limit { max_size: options.max_size, min_free: options.min_free },
         at_rest: 0,
-        dead_letters: DeadLetters::new(folder, options.max_dead_letters),
+        dead_letters: DeadLetters::new(path, options.max_dead_letters),
         shared: Arc::new(shared),
         metrics,
         clock,
@@ -90,6 +90,7 @@ pub(super) fn open(options: &Options, metrics: Arc<Metrics>, clock: Clock) -> Re
     };
     store.recover(fresh)?;
     store.adopt_agent_id(options)?;
+    store.keep_reserve();
     Ok((store, lock))
 }
 
@@ -265,7 +266,7 @@ pub(super) fn mark_of(body: &Body) -> Option<(&str, Mark)> {
 fn unopened(error: super::error::QueueError) -> OpenError {
     match error {
         super::error::QueueError::Segment(error) => OpenError::Segment(error),
-        super::error::QueueError::Write { path, source } => OpenError::Folder { path, source },
+        super::error::QueueError::Write { path, source } => folder::unusable(&path, source),
         other => OpenError::Folder { path: PathBuf::new(), source: io::Error::other(other.to_string()) },
     }
 }

@@ -115,9 +115,10 @@ impl Active {
         })
     }
 
-    /// Bytes of the file.
-    pub fn size(&self) -> u64 {
-        fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
+    /// Bytes of the file. An error where it is gone: what is written to it then is lost with the last handle.
+    pub fn size(&self) -> Result<u64, SegmentError> {
+        let metadata = fs::metadata(&self.path);
+        metadata.map(|metadata| metadata.len()).map_err(|source| SegmentError::Io { path: self.path.clone(), source })
     }
 
     /// Closes the file cleanly; nothing is written to it any more.
