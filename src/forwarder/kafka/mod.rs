@@ -17,11 +17,13 @@ use crate::shutdown::Shutdown;
 mod code;
 mod config;
 mod ears;
+mod errand;
 mod producer;
 mod topics;
 
 pub use config::connection;
 use ears::Ears;
+use errand::Errands;
 use producer::Link;
 
 /// One slice of a long wait.
@@ -81,6 +83,7 @@ pub struct Broker {
     /// Topics that readings and gap records go to.
     topics: Vec<Arc<str>>,
     patience: Patience,
+    errands: Errands,
 }
 
 impl Broker {
@@ -101,6 +104,7 @@ impl Broker {
             agent_id: agent_id.into(),
             topics: all,
             patience: Patience { shutdown, heartbeat },
+            errands: Errands::default(),
         }
     }
 
@@ -163,6 +167,7 @@ impl Cluster for Broker {
             self.topics.clone(),
             reader,
             self.patience.clone(),
+            self.errands.clone(),
         )))
     }
 }
