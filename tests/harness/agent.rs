@@ -19,14 +19,19 @@ pub struct Agent {
     folder: TempDir,
     failpoint: Option<String>,
     log_filter: &'static str,
+    /// A program, with its arguments, that runs the agent in other surroundings.
+    inside: Vec<String>,
+    /// Where its queue is, as seen from here.
+    queue: PathBuf,
 }
 
 impl Agent {
     /// A folder and a configuration, made by `config` from the place for the queue; nothing runs yet.
     pub fn new(config: impl FnOnce(&Path) -> Config) -> Self {
         let folder = process::scratch("agent");
-        let text = config(&folder.path().join("queue")).text();
-        let this = Self { folder, running: None, failpoint: None, log_filter: "info" };
+        let queue = folder.path().join("queue");
+        let text = config(&queue).text();
+        let this = Self { folder, running: None, failpoint: None, log_filter: "info", inside: Vec::new(), queue };
         fs::write(this.config(), text).expect("write");
         this
     }
@@ -41,7 +46,12 @@ impl Agent {
     }
 
     pub fn queue(&self) -> PathBuf {
-        self.folder.path().join("queue")
+        self.queue.clone()
+    }
+
+    /// Its configuration names another place, which is here, as seen from this process.
+    pub fn queue_is_at(&mut self, queue: PathBuf) {
+        self.queue = queue;
     }
 
     /// A filter for what it logs from the next start on; `info` otherwise.
@@ -49,7 +59,14 @@ impl Agent {
         self.log_filter = filter;
     }
 
-    /// From the next start on it kills itself at this point (`<name>[:<nth>]`); none: no longer.
+    /// From the next start on it runs in the surroundings that these words make, which stand before its command and end
+    /// with `exec`.
+    pub fn inside(&mut self, words: Vec<String>) {
+        self.inside = words;
+    }
+
+    /// From the next start on it kills itself at this point (`<name>[:<nth>]`), or stops itself there (`…:hold`); none: no
+    /// longer.
     #[track_caller]
     pub fn failpoint(&mut self, point: Option<&str>) {
         if cfg!(not(feature = "failpoints")) {
@@ -70,7 +87,15 @@ impl Agent {
 
     /// A subcommand of the agent with its configuration.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_meterferry"));
+        let program = env!("CARGO_BIN_EXE_meterferry");
+        let mut command = match self.inside.split_first() {
+            None => Command::new(program),
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+        };
         command.args(arguments).arg("--config").arg(self.config());
         command.args(["--log", self.log_filter, "--color", "never"]);
         // A test must not depend on the files and folders of whoever runs it.
@@ -114,6 +139,17 @@ impl Agent {
     pub fn hold(&self, on: bool) {
         let running = self.running.as_ref().expect("the agent runs");
         running.signal(if on { Signal::SIGSTOP } else { Signal::SIGCONT });
+    }
+
+    /// Waits until it has stopped itself at its failpoint.
+    #[track_caller]
+    pub fn wait_held(&mut self) {
+        let pid = self.pid();
+        wait::until_true("the agent to hold at its failpoint", wait::PATIENT, || {
+            assert!(self.ended().is_none(), "the agent ended:\n{}", self.log());
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            status.lines().any(|line| line.starts_with("State:") && line.contains("(stopped)"))
+        });
     }
 
     /// Sends it a signal.

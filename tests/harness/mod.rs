@@ -5,6 +5,7 @@
 //! - [`wait`]: waiting for a state, with a limit.
 //! - [`mosquitto`], [`kafka`]: the servers on either side, which can be stopped, killed and started on the same data.
 //! - [`certificates`]: a certificate authority for the TLS tests of both sides.
+//! - [`namespace`], [`small_disk`]: another hardware, a disk that is full or broken; for root only.
 //! - [`proxy`]: a TCP proxy that cuts, holds and swallows.
 //! - [`config`], [`agent`]: the agent's configuration file and the agent, as a process.
 //! - [`scale`]: small in a test run, long on demand; and the seed that replays a run.
@@ -23,9 +24,11 @@ pub mod document;
 pub mod kafka;
 pub mod line;
 pub mod mosquitto;
+pub mod namespace;
 pub mod on_disk;
 pub mod process;
 pub mod proxy;
 pub mod publisher;
 pub mod scale;
+pub mod small_disk;
 pub mod wait;
