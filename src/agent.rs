@@ -79,7 +79,16 @@ pub enum AgentError {
 impl AgentError {
     /// Whether a person has to change the configuration before another start makes sense.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Tls { .. } | Self::Open(OpenError::OtherAgent { .. } | OpenError::Newer { .. }))
+        match self {
+            Self::Tls { .. } => true,
+            Self::Open(error) => error.is_configuration(),
+            Self::Queue(_)
+            | Self::Forwarder(_)
+            | Self::Listen { .. }
+            | Self::Panicked(_)
+            | Self::Thread(_)
+            | Self::ClockSetBack(_) => false,
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Named points at which a test makes the agent kill itself, so that a crash is an input of the test.
 //!
 //! `METERFERRY_FAILPOINT=<name>[:<nth>]` ends the process with SIGKILL when it comes by the point for the n-th time
-//! (the first, if not said). Without the feature `failpoints` nothing of this is compiled in.
+//! (the first, if not said); `<name>:<nth>:hold` stops it there with SIGSTOP instead, until SIGCONT. Without the feature
+//! `failpoints` nothing of this is compiled in.
 //!
 //! | name | where |
 //! |---|---|
@@ -17,21 +18,28 @@
 pub const POINTS: [&str; 6] =
     ["received", "committed", "in-transaction", "offsets-sent", "kafka-committed", "released"];
 
-/// Kills this process if the point is the one asked for.
+/// Kills or holds this process if the point is the one asked for.
 #[cfg(feature = "failpoints")]
 pub fn hit(name: &str) {
     use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::Ordering;
 
-    static WANTED: OnceLock<Option<(String, AtomicU64)>> = OnceLock::new();
+    use nix::sys::signal::{Signal, kill, raise};
+
+    static WANTED: OnceLock<Option<Wanted>> = OnceLock::new();
     let wanted = WANTED.get_or_init(|| parse(&std::env::var("METERFERRY_FAILPOINT").ok()?));
-    let Some((point, left)) = wanted else { return };
-    // Once at 0 it wraps around, and the process is gone by then.
-    if point != name || left.fetch_sub(1, Ordering::SeqCst) != 1 {
+    let Some(wanted) = wanted else { return };
+    // Once at 0 it wraps around, and the point is not met again.
+    if wanted.point != name || wanted.left.fetch_sub(1, Ordering::SeqCst) != 1 {
+        return;
+    }
+    if wanted.hold {
+        // To this thread, so that it is held before it goes on.
+        let _ = raise(Signal::SIGSTOP);
         return;
     }
     // SIGKILL cannot be refused; the loop only keeps this thread from going on until it is carried out.
-    let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
+    let _ = kill(nix::unistd::Pid::this(), Signal::SIGKILL);
     loop {
         std::thread::park();
     }
@@ -43,10 +51,20 @@ pub fn hit(name: &str) {
 pub fn hit(_name: &str) {}
 
 #[cfg(feature = "failpoints")]
-fn parse(text: &str) -> Option<(String, std::sync::atomic::AtomicU64)> {
-    let (name, nth) = text.split_once(':').unwrap_or((text, "1"));
-    let nth = nth.parse().expect("METERFERRY_FAILPOINT is <name>[:<nth>], nth a number from 1");
-    (!name.is_empty()).then(|| (name.to_owned(), std::sync::atomic::AtomicU64::new(nth)))
+struct Wanted {
+    point: String,
+    left: std::sync::atomic::AtomicU64,
+    hold: bool,
+}
+
+#[cfg(feature = "failpoints")]
+fn parse(text: &str) -> Option<Wanted> {
+    let mut parts = text.split(':');
+    let point = parts.next().filter(|point| !point.is_empty())?.to_owned();
+    let nth = parts.next().unwrap_or("1").parse();
+    let nth = nth.expect("METERFERRY_FAILPOINT is <name>[:<nth>[:hold]], nth a number from 1");
+    let hold = parts.next() == Some("hold");
+    Some(Wanted { point, left: std::sync::atomic::AtomicU64::new(nth), hold })
 }
 
 #[cfg(all(test, feature = "failpoints"))]
@@ -56,10 +74,14 @@ mod tests {
     /// Promise 3: a test that names a point and a count gets that one, not the first that comes by.
     #[test]
     fn name_and_count_are_read() {
-        let (name, nth) = parse("committed:7").expect("a point");
-        assert_eq!((name.as_str(), nth.into_inner()), ("committed", 7));
-        let (name, nth) = parse("released").expect("a point");
-        assert_eq!((name.as_str(), nth.into_inner()), ("released", 1));
+        for (text, point, nth, hold) in [
+            ("committed:7", "committed", 7, false),
+            ("released", "released", 1, false),
+            ("received:2:hold", "received", 2, true),
+        ] {
+            let wanted = parse(text).expect("a point");
+            assert_eq!((wanted.point.as_str(), wanted.left.into_inner(), wanted.hold), (point, nth, hold));
+        }
         assert!(parse("").is_none());
     }
 }

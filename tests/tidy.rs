@@ -146,6 +146,17 @@ fn nothing_forbidden_is_there() {
     assert_none("no unfinished work", &uses(&["todo!", "unimplemented!", "dbg!"], |_| false));
 }
 
+/// Promise 9: a test that nobody runs proves nothing. Those that need servers are among the promises, which `tests/run` runs all.
+#[test]
+fn no_test_beside_the_code_is_left_out() {
+    let left_out: String = sources()
+        .iter()
+        .filter(|source| source.text.lines().any(|line| line.trim_start().starts_with("#[ignore")))
+        .map(|source| format!("  src/{}\n", source.path))
+        .collect();
+    assert_none("no ignored test in src/", &left_out);
+}
+
 /// Promise 9: what decides is pure.
 #[test]
 fn pure_cores_hold_no_clock_socket_or_random_source() {

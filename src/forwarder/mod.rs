@@ -38,8 +38,6 @@ pub mod trouble;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
-mod real;
-#[cfg(test)]
 mod tests;
 
 /// Carries the queue to Kafka.

@@ -9,6 +9,7 @@ use std::ops::Bound;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::Path;
 
+use nix::fcntl::{FallocateFlags, fallocate};
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
@@ -34,6 +35,11 @@ pub trait Disk: fmt::Debug + Send + Sync {
 
     /// Writes over the beginning of a file that is there; durable when it returns.
     fn overwrite(&self, path: &Path, content: &[u8]) -> io::Result<()>;
+
+    /// Gives a file of a small `length` its place on the disk; its content means nothing.
+    fn allocate(&self, path: &Path, length: u64) -> io::Result<()> {
+        self.write(path, &vec![0; usize::try_from(length).map_err(io::Error::other)?])
+    }
 
     /// Makes a file's content durable, not its name.
     fn sync(&self, path: &Path) -> io::Result<()>;
@@ -134,6 +140,13 @@ impl Disk for LocalDisk {
         let file = OpenOptions::new().write(true).open(path)?;
         file.write_all_at(content, 0)?;
         file.sync_all()
+    }
+
+    /// Blocks without writes: a card wears by writing.
+    fn allocate(&self, path: &Path, length: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        let length = i64::try_from(length).map_err(io::Error::other)?;
+        Ok(fallocate(&file, FallocateFlags::empty(), 0, length)?)
     }
 
     fn sync(&self, path: &Path) -> io::Result<()> {

@@ -21,6 +21,29 @@ pub enum OpenError {
         source: io::Error,
     },
     #[error(
+        "the queue's folder {path} may not be used: {who}\n  hint: give it to the agent's user (chown -R USER: {path}), or name another one in queue.path"
+    )]
+    Forbidden {
+        path: PathBuf,
+        who: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "the queue's folder {path} is on a file system that is mounted read-only\n  hint: mount it for writing; if the kernel made it read-only after errors (see dmesg), the card is dying: copy the folder and replace the card"
+    )]
+    ReadOnly { path: PathBuf },
+    #[error("the queue's path {path} is not a folder\n  hint: name a folder in queue.path, or move away what is there")]
+    NotAFolder {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "the folder {path} holds other files ({found}) and no queue; nothing was touched\n  hint: name a new or an empty folder in queue.path"
+    )]
+    NotAQueue { path: PathBuf, found: String },
+    #[error(
         "{path} has format {found}, this release reads up to {known}\n  hint: install the release that wrote it; nothing was touched"
     )]
     Newer { path: PathBuf, found: u32, known: u32 },
@@ -32,6 +55,22 @@ pub enum OpenError {
     Segment(#[from] SegmentError),
     #[error("the queue's writer thread cannot be started")]
     Thread(#[source] io::Error),
+}
+
+impl OpenError {
+    /// Whether a person has to change something before another start makes sense.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Forbidden { .. }
+            | Self::NotAFolder { .. }
+            | Self::NotAQueue { .. }
+            | Self::Newer { .. }
+            | Self::OtherAgent { .. } => true,
+            Self::Locked { .. } | Self::Folder { .. } | Self::ReadOnly { .. } | Self::Segment(_) | Self::Thread(_) => {
+                false
+            }
+        }
+    }
 }
 
 /// The queue stopped: a write failed and is not a matter of space, or the writer has ended.

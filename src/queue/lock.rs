@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 
+use super::claim::unusable;
 use super::disk::{Held, Locked};
 use super::error::OpenError;
 use super::folder::Folder;
@@ -39,7 +40,7 @@ fn try_take(folder: &Folder) -> Result<Lock, OpenError> {
             let pid = if owner.is_empty() { "unknown".to_owned() } else { owner };
             Err(OpenError::Locked { path: path(), pid })
         }
-        Err(source) => Err(OpenError::Folder { path: path(), source }),
+        Err(source) => Err(unusable(folder.path(), source)),
     }
 }
 

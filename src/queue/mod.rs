@@ -15,6 +15,7 @@
 //! 00000000000000031245.redb   active segment: named by its first sequence
 //! released                    the release point                                                   (release)
 //! dead-letters.redb           made with the first dead letter                                     (dead_letter)
+//! reserve                     room for what must be written even on a full disk                   (reserve)
 //! lock                        one agent a folder                                                  (lock)
 //! *.redb.damaged-<date>       what a salvage replaced                                             (salvage)
 //! *.new                       a creation that a power cut ended; removed at the next start
@@ -39,6 +40,7 @@
 //! pull the plug below them.
 
 mod block;
+mod claim;
 mod commit;
 mod cursor;
 mod day;
@@ -61,6 +63,7 @@ mod record;
 mod release;
 mod relief;
 pub mod repair;
+mod reserve;
 mod rewriter;
 mod room;
 mod salvage;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tracing::{error, warn};
 
+use super::claim::{claim, unusable};
 use super::dead_letter::DeadLetters;
 use super::disk::Disk;
 use super::error::OpenError;
@@ -66,8 +67,8 @@ pub(super) fn open(
     clock: Clock,
 ) -> Result<(Store, Lock), OpenError> {
     let folder = &Folder::new(disk, &options.path);
-    let unusable = |source| OpenError::Folder { path: options.path.clone(), source };
-    folder.create().map_err(unusable)?;
+    let unusable = |source| unusable(&options.path, source);
+    claim(folder)?;
     let lock = lock::take(folder)?;
     folder.remove_unfinished().map_err(unusable)?;
     let segments = segments(folder).map_err(unusable)?;
@@ -109,6 +110,7 @@ pub(super) fn open(
     };
     store.recover(fresh)?;
     store.adopt_agent_id(options)?;
+    store.keep_reserve();
     Ok((store, lock))
 }
 
@@ -293,7 +295,7 @@ pub(super) fn mark_of(body: &Body) -> Option<(&str, Mark)> {
 fn unopened(error: super::error::QueueError) -> OpenError {
     match error {
         super::error::QueueError::Segment(error) => OpenError::Segment(error),
-        super::error::QueueError::Write { path, source } => OpenError::Folder { path, source },
+        super::error::QueueError::Write { path, source } => unusable(&path, source),
         other => OpenError::Folder { path: PathBuf::new(), source: io::Error::other(other.to_string()) },
     }
 }

@@ -144,9 +144,10 @@ impl Active {
         })
     }
 
-    /// Bytes of the file.
-    pub fn size(&self) -> u64 {
-        self.folder.disk.size(&self.path).unwrap_or(0)
+    /// Bytes of the file. An error where it is gone: what is written to it then is lost with the last handle.
+    pub fn size(&self) -> Result<u64, SegmentError> {
+        let size = self.folder.disk.size(&self.path);
+        size.map_err(|source| SegmentError::Io { path: self.path.clone(), source })
     }
 
     /// Closes the file cleanly; nothing is written to it any more.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::block::Batch;
 use super::day::{self, Turn};
@@ -17,6 +17,7 @@ use super::letters::LetterId;
 use super::limit::{Limit, NoRoom};
 use super::record::{self, Content, Stored, WINDOW_KEY, Window};
 use super::release;
+use super::reserve;
 use super::room::Room;
 use super::salvage;
 use super::segment::{self, Active};
@@ -134,7 +135,7 @@ impl Store {
     pub fn has_room(&self, bytes: u64) -> Result<Result<(), NoRoom>, QueueError> {
         let free =
             self.folder.free().map_err(|source| QueueError::Write { path: self.folder.path().to_owned(), source })?;
-        let active = self.active.as_ref().map_or(0, Active::size);
+        let active = self.active.as_ref().map_or(Ok(0), Active::size)?;
         let used = self.at_rest + active;
         self.metrics.queue.disk_bytes.set(used);
         Ok(self.limit.allows(used, active, free, bytes))
@@ -165,7 +166,7 @@ impl Store {
     /// Begins a new segment if the active one has reached its size. The records before it are safe whatever happens.
     pub fn roll_if_due(&mut self) -> Result<(), QueueError> {
         match &self.active {
-            Some(active) if active.size() >= self.segment_size => self.roll(),
+            Some(active) if active.size()? >= self.segment_size => self.roll(),
             _ => Ok(()),
         }
     }
@@ -243,7 +244,8 @@ impl Store {
     pub fn give_way(&mut self) -> Result<(), QueueError> {
         let state = self.shared.state().clone();
         let emptied = state.release_point >= state.end && self.newest < state.end;
-        if emptied && self.active.as_ref().is_some_and(|active| active.size() > self.segment_size / 4) {
+        let active = self.active.as_ref().map_or(Ok(0), Active::size)?;
+        if emptied && active > self.segment_size / 4 {
             self.roll()?;
         }
         Ok(())
@@ -299,7 +301,11 @@ impl Store {
 
     /// Puts a dead letter away, durably.
     pub fn set_aside(&mut self, letter: &DeadLetter) -> Result<(), QueueError> {
-        let deleted = self.dead_letters.put(letter)?;
+        let mut put = self.dead_letters.put(letter);
+        if matches!(&put, Err(error) if error.is_full()) && self.give_reserve()? {
+            put = self.dead_letters.put(letter);
+        }
+        let deleted = put?;
         if deleted > 0 {
             self.metrics.queue.dead_letters_deleted.add(deleted);
             error!(deleted, "the dead letters have reached their limit, the oldest were deleted");
@@ -422,10 +428,29 @@ impl Store {
         QueueError::Write { path: self.folder.path().to_owned(), source: std::io::Error::other(error.to_string()) }
     }
 
+    /// On a full disk the reserve makes room: under its old id a forked queue could not be drained.
     pub(super) fn write_identity(&self) -> Result<(), QueueError> {
-        self.identity
-            .write(&self.folder)
-            .map_err(|source| QueueError::Write { path: self.folder.file(super::identity::FILE), source })
+        let write = || {
+            let written = self.identity.write(&self.folder);
+            written.map_err(|source| QueueError::Write { path: self.folder.file(super::identity::FILE), source })
+        };
+        match write() {
+            Err(error) if error.is_full() && self.give_reserve()? => write(),
+            result => result,
+        }
+    }
+
+    fn give_reserve(&self) -> Result<bool, QueueError> {
+        reserve::give(&self.folder)
+            .map_err(|source| QueueError::Write { path: self.folder.file(reserve::FILE), source })
+    }
+
+    /// Keeps room back for what a full disk must still take, if there is any.
+    pub fn keep_reserve(&mut self) {
+        match reserve::keep(&self.folder, self.limit.max_size) {
+            Ok(()) => self.measure(),
+            Err(error) => debug!(%error, "no room can be kept back now"),
+        }
     }
 
     /// Counts the folder's bytes and segments anew, as after files came or went.

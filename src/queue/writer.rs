@@ -336,6 +336,7 @@ impl Writer {
         if let Some(blocked) = self.blocked.take().filter(|blocked| blocked.told) {
             self.store.metrics.queue.blocked.set(false);
             info!(blocked_s = blocked.since.elapsed().as_secs(), "the queue has room again");
+            self.store.keep_reserve();
         }
     }
 

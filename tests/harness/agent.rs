@@ -22,14 +22,17 @@ pub struct Agent {
     log_filter: &'static str,
     /// A program, with its arguments, that runs the agent in other surroundings.
     inside: Vec<String>,
+    /// Where its queue is, as seen from here.
+    queue: PathBuf,
 }
 
 impl Agent {
     /// A folder and a configuration, made by `config` from the place for the queue; nothing runs yet.
     pub fn new(config: impl FnOnce(&Path) -> Config) -> Self {
         let folder = process::scratch("agent");
-        let text = config(&folder.path().join("queue")).text();
-        let this = Self { folder, running: None, failpoint: None, log_filter: "info", inside: Vec::new() };
+        let queue = folder.path().join("queue");
+        let text = config(&queue).text();
+        let this = Self { folder, running: None, failpoint: None, log_filter: "info", inside: Vec::new(), queue };
         fs::write(this.config(), text).expect("write");
         this
     }
@@ -44,7 +47,12 @@ impl Agent {
     }
 
     pub fn queue(&self) -> PathBuf {
-        self.folder.path().join("queue")
+        self.queue.clone()
+    }
+
+    /// Its configuration names another place, which is here, as seen from this process.
+    pub fn queue_is_at(&mut self, queue: PathBuf) {
+        self.queue = queue;
     }
 
     /// A filter for what it logs from the next start on; `info` otherwise.
@@ -58,7 +66,8 @@ impl Agent {
         self.inside = words;
     }
 
-    /// From the next start on it kills itself at this point (`<name>[:<nth>]`); none: no longer.
+    /// From the next start on it kills itself at this point (`<name>[:<nth>]`), or stops itself there (`…:hold`); none: no
+    /// longer.
     #[track_caller]
     pub fn failpoint(&mut self, point: Option<&str>) {
         if cfg!(not(feature = "failpoints")) {
@@ -131,6 +140,17 @@ impl Agent {
     pub fn hold(&self, on: bool) {
         let running = self.running.as_ref().expect("the agent runs");
         running.signal(if on { Signal::SIGSTOP } else { Signal::SIGCONT });
+    }
+
+    /// Waits until it has stopped itself at its failpoint.
+    #[track_caller]
+    pub fn wait_held(&mut self) {
+        let pid = self.pid();
+        wait::until_true("the agent to hold at its failpoint", wait::PATIENT, || {
+            assert!(self.ended().is_none(), "the agent ended:\n{}", self.log());
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            status.lines().any(|line| line.starts_with("State:") && line.contains("(stopped)"))
+        });
     }
 
     /// Sends it a signal.

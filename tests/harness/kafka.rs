@@ -1,6 +1,6 @@
-//! An Apache Kafka of the test's own: one node, KRaft, with every kind of listener.
+//! An Apache Kafka of the test's own: one node or three, KRaft, with every kind of listener.
 
-use std::fmt::Write as _;
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tempfile::TempDir;
@@ -19,6 +19,8 @@ use super::certificates::Certificates;
 use super::process::{self, Running};
 use super::proxy::Proxy;
 use super::wait::{self, PATIENT};
+
+mod properties;
 
 /// Listeners whose advertised address is a proxy's: as many tests may put a proxy before the shared broker.
 const PROXIED: usize = 16;
@@ -36,14 +38,23 @@ pub const USERS: [(&str, &str); 4] =
 /// A user whose certificate's subject may do everything: [`Kafka::certificates`] signs it.
 pub const SUPER_CERTIFICATE: &str = "trusted";
 
-/// A broker. Whoever comes without TLS and SASL may do everything; users only what ACLs allow.
+/// The number of a proxied listener; the socket that the proxy is put on, and the broker's own port.
+type Proxied = (usize, (TcpListener, u16));
+
+/// A broker, or a cluster of them. Whoever comes without TLS and SASL may do everything; users only what ACLs allow.
 pub struct Kafka {
-    // Before its folder, so that what it printed last can still be shown.
-    running: Mutex<Option<Running>>,
+    // Before their folder, so that what they printed last can still be shown.
+    nodes: Vec<Node>,
     folder: TempDir,
     certificates: Certificates,
+    proxies: Mutex<Vec<Proxied>>,
+}
+
+/// One broker, which is a controller too.
+struct Node {
+    running: Mutex<Option<Running>>,
+    id: usize,
     ports: Ports,
-    proxies: Mutex<Vec<(usize, (TcpListener, u16))>>,
 }
 
 struct Ports {
@@ -63,44 +74,53 @@ impl Kafka {
 
     /// A broker of one's own, to be stopped and killed.
     pub fn start() -> Self {
+        Self::with(1, &[])
+    }
+
+    /// A cluster of so many brokers, with further properties.
+    pub fn with(brokers: usize, properties: &[(&str, &str)]) -> Self {
         let folder = process::scratch("kafka");
         let certificates = Certificates::new();
-        let ports = Ports {
-            plain: process::free_port(),
-            controller: process::free_port(),
-            tls: process::free_port(),
-            mutual_tls: process::free_port(),
-            sasl: process::free_port(),
-        };
-        let proxies: Vec<_> = (0..PROXIED)
+        let nodes: Vec<_> = (1..=brokers).map(Node::new).collect();
+        // Only a broker alone is put behind proxies.
+        let proxied = if brokers == 1 { PROXIED } else { 0 };
+        let proxies: Vec<_> = (0..proxied)
             .map(|number| (number, (TcpListener::bind("127.0.0.1:0").expect("a free port"), process::free_port())))
             .collect();
-        let properties = properties(folder.path(), &certificates, &ports, &proxies);
-        fs::write(folder.path().join("server.properties"), properties).expect("write");
-        let this = Self { folder, certificates, ports, proxies: Mutex::new(proxies), running: Mutex::new(None) };
-        this.format();
-        this.restart();
+        for node in &nodes {
+            let text = properties::server_properties(folder.path(), &certificates, node, &nodes, &proxies, properties);
+            fs::write(folder.path().join(node.file("properties")), text).expect("write");
+        }
+        let this = Self { nodes, folder, certificates, proxies: Mutex::new(proxies) };
+        (0..brokers).for_each(|node| this.format(node));
+        (0..brokers).for_each(|node| this.spawn(node));
+        (0..brokers).for_each(|node| this.wait_node(node));
         this
     }
 
     /// Without TLS or SASL.
     pub fn plain(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.plain)
+        format!("127.0.0.1:{}", self.nodes[0].ports.plain)
+    }
+
+    /// Every broker's address, without TLS or SASL.
+    pub fn all_plain(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.ports.plain)).collect()
     }
 
     /// TLS, the server's certificate only.
     pub fn tls(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.tls)
+        format!("127.0.0.1:{}", self.nodes[0].ports.tls)
     }
 
     /// TLS, the client shows a certificate too.
     pub fn mutual_tls(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.mutual_tls)
+        format!("127.0.0.1:{}", self.nodes[0].ports.mutual_tls)
     }
 
     /// SASL (PLAIN, SCRAM-SHA-256, SCRAM-SHA-512) over TLS, for [`USERS`].
     pub fn sasl(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.sasl)
+        format!("127.0.0.1:{}", self.nodes[0].ports.sasl)
     }
 
     /// The authority of its certificates and of its clients'.
@@ -131,34 +151,70 @@ impl Kafka {
         proxies.remove(place.expect("a proxied listener is left; raise PROXIED")).1
     }
 
-    /// SIGKILL.
+    /// SIGKILL to every broker.
     pub fn kill(&self) {
-        if let Some(mut running) = lock(&self.running).take() {
+        (0..self.nodes.len()).for_each(|node| self.kill_node(node));
+    }
+
+    /// SIGTERM to every broker.
+    pub fn stop(&self) {
+        (0..self.nodes.len()).for_each(|node| self.stop_node(node));
+    }
+
+    /// Starts what does not run again, on the same ports and data; returns when all answer.
+    pub fn restart(&self) {
+        let stopped: Vec<_> = (0..self.nodes.len()).filter(|node| lock(&self.nodes[*node].running).is_none()).collect();
+        stopped.iter().for_each(|node| self.spawn(*node));
+        stopped.iter().for_each(|node| self.wait_node(*node));
+    }
+
+    /// SIGKILL to one broker, counted from 0.
+    pub fn kill_node(&self, node: usize) {
+        if let Some(mut running) = lock(&self.nodes[node].running).take() {
             running.kill();
         }
     }
 
-    /// SIGTERM.
-    pub fn stop(&self) {
-        if let Some(mut running) = lock(&self.running).take() {
+    /// SIGTERM to one broker.
+    pub fn stop_node(&self, node: usize) {
+        if let Some(mut running) = lock(&self.nodes[node].running).take() {
             running.terminate(PATIENT);
         }
     }
 
-    /// Starts it again, on the same ports and data; returns when it answers.
-    pub fn restart(&self) {
+    /// Starts one broker again; returns when it answers.
+    pub fn restart_node(&self, node: usize) {
+        self.spawn(node);
+        self.wait_node(node);
+    }
+
+    fn spawn(&self, node: usize) {
+        let node = &self.nodes[node];
+        // Three brokers beside each other are given less.
+        let memory = if self.nodes.len() == 1 { "-Xmx512m" } else { "-Xmx300m" };
         let mut command = java();
-        command.arg("-Xmx512m").args(["-cp", &jars(), "kafka.Kafka"]);
-        command.arg(self.folder.path().join("server.properties"));
-        let mut running = Running::start("Kafka", &mut command, &self.folder.path().join("kafka.log"));
-        let consumer: BaseConsumer = self.client().create().expect("a client");
+        command.arg(memory).args(["-cp", &jars(), "kafka.Kafka"]);
+        command.arg(self.folder.path().join(node.file("properties")));
+        let running = Running::start("Kafka", &mut command, &self.folder.path().join(node.file("log")));
+        *lock(&node.running) = Some(running);
+    }
+
+    /// Waits until a broker answers, and names itself as one of the cluster.
+    fn wait_node(&self, node: usize) {
+        let node = &self.nodes[node];
+        let mut config = self.client();
+        config.set("bootstrap.servers", format!("127.0.0.1:{}", node.ports.plain));
+        let consumer: BaseConsumer = config.create().expect("a client");
+        let id = i32::try_from(node.id).expect("a small number");
         wait::until_true("Kafka to answer", PATIENT, || {
-            if let Some(status) = running.ended() {
+            if let Some(running) = lock(&node.running).as_mut()
+                && let Some(status) = running.ended()
+            {
                 panic!("Kafka ended with {status}:\n{}", running.tail(40));
             }
-            consumer.fetch_metadata(None, Duration::from_secs(1)).is_ok_and(|all| !all.brokers().is_empty())
+            let metadata = consumer.fetch_metadata(None, Duration::from_secs(1));
+            metadata.is_ok_and(|all| all.brokers().iter().any(|broker| broker.id() == id))
         });
-        *lock(&self.running) = Some(running);
     }
 
     /// A topic of one's own with this many partitions; returns its name.
@@ -172,7 +228,7 @@ impl Kafka {
 
     /// Makes a topic.
     pub fn make_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
-        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(self.replication()));
         for (key, value) in settings {
             topic = topic.set(key, value);
         }
@@ -217,6 +273,46 @@ impl Kafka {
         self.tool("org.apache.kafka.tools.AclCommand", &arguments);
     }
 
+    /// Takes back what [`Kafka::allow`] gave.
+    pub fn forbid(&self, user: &str, operations: &[&str], resource: &[&str]) {
+        let principal = format!("User:{user}");
+        let mut arguments = vec!["--remove", "--force", "--allow-principal", &principal];
+        operations.iter().for_each(|operation| arguments.extend(["--operation", operation]));
+        arguments.extend(resource);
+        self.tool("org.apache.kafka.tools.AclCommand", &arguments);
+    }
+
+    /// Sets a topic's configuration, and what is not named here to its default.
+    pub fn configure_topic(&self, name: &str, settings: &[(&str, &str)]) {
+        let mut change = AlterConfig::new(ResourceSpecifier::Topic(name));
+        for (key, value) in settings {
+            change = change.set(key, value);
+        }
+        let changed = block_on(self.admin().alter_configs([&change], &patient())).expect("Kafka answers");
+        if let [Err((resource, code))] = &changed[..] {
+            panic!("cannot configure {resource:?}: {code}");
+        }
+    }
+
+    /// The compression codecs (0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd) of the batches in a topic's partition 0, as they
+    /// stand in the broker's file (record batch, version 2); markers of transactions are left out.
+    pub fn codecs(&self, topic: &str) -> BTreeSet<u8> {
+        let file = self.folder.path().join(format!("data-1/{topic}-0/00000000000000000000.log"));
+        let bytes = fs::read(&file).expect("the partition's first file");
+        let mut rest = &bytes[..];
+        let mut codecs = BTreeSet::new();
+        while let Some((head, _)) = rest.split_first_chunk::<23>() {
+            // Base offset (8), length of what follows (4), leader epoch (4), magic (1), checksum (4), attributes (2).
+            let length = u32::from_be_bytes([head[8], head[9], head[10], head[11]]) as usize;
+            let control = head[22] & 0x20 != 0;
+            if !control {
+                codecs.insert(head[22] & 0x07);
+            }
+            rest = rest.get(12 + length..).unwrap_or_default();
+        }
+        codecs
+    }
+
     /// Runs one of Kafka's own tools against it.
     pub fn tool(&self, class: &str, arguments: &[&str]) -> String {
         let mut command = java();
@@ -228,10 +324,14 @@ impl Kafka {
     pub fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         // Its own attempts to connect are of no interest while the broker is down.
-        config.set("bootstrap.servers", self.plain()).set("group.id", "test-bed").set("log_level", "2");
+        config.set("bootstrap.servers", self.all_plain().join(",")).set("group.id", "test-bed").set("log_level", "2");
         config.set("reconnect.backoff.max.ms", "500");
         config.set_log_level(rdkafka::config::RDKafkaLogLevel::Emerg);
         config
+    }
+
+    fn replication(&self) -> i32 {
+        i32::try_from(self.nodes.len()).expect("a few brokers")
     }
 
     fn admin(&self) -> AdminClient<DefaultClientContext> {
@@ -251,10 +351,10 @@ impl Kafka {
         });
     }
 
-    fn format(&self) {
+    fn format(&self, node: usize) {
         let mut command = java();
         command.args(["-Xmx128m", "-cp", &jars(), "kafka.tools.StorageTool", "format", "-t", "bWV0ZXJmZXJyeS10ZXN0cw"]);
-        command.arg("-c").arg(self.folder.path().join("server.properties"));
+        command.arg("-c").arg(self.folder.path().join(self.nodes[node].file("properties")));
         for (name, password) in USERS {
             for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
                 command.args(["--add-scram", &format!("{mechanism}=[name={name},password={password}]")]);
@@ -270,6 +370,23 @@ fn front(number: usize) -> (&'static str, &'static str) {
         0 => (NAME, "PLAINTEXT"),
         1..=PROXIED_TLS => ("127.0.0.1", "SSL"),
         _ => ("127.0.0.1", "PLAINTEXT"),
+    }
+}
+
+impl Node {
+    fn new(id: usize) -> Self {
+        let ports = Ports {
+            plain: process::free_port(),
+            controller: process::free_port(),
+            tls: process::free_port(),
+            mutual_tls: process::free_port(),
+            sasl: process::free_port(),
+        };
+        Self { running: Mutex::new(None), id, ports }
+    }
+
+    fn file(&self, suffix: &str) -> String {
+        format!("kafka-{}.{suffix}", self.id)
     }
 }
 
@@ -298,67 +415,4 @@ fn jars() -> String {
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/kafka/jars"), PathBuf::from);
     assert!(folder.is_dir(), "no Kafka in {}: tests/run fetches it", folder.display());
     folder.join("*").display().to_string()
-}
-
-fn properties(
-    folder: &Path,
-    certificates: &Certificates,
-    ports: &Ports,
-    proxies: &[(usize, (TcpListener, u16))],
-) -> String {
-    let Ports { plain, controller, tls, mutual_tls, sasl } = ports;
-    let mut listeners = format!(
-        "PLAIN://127.0.0.1:{plain},TLS://127.0.0.1:{tls},MUTUAL://127.0.0.1:{mutual_tls},USERS://127.0.0.1:{sasl}"
-    );
-    let mut advertised = listeners.clone();
-    let mut protocols = "PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT,TLS:SSL,MUTUAL:SSL,USERS:SASL_SSL".to_owned();
-    for (number, (listener, port)) in proxies {
-        let (host, protocol) = front(*number);
-        let front = listener.local_addr().expect("an address").port();
-        write!(listeners, ",PROXIED{number}://127.0.0.1:{port}").expect("a string takes it");
-        write!(advertised, ",PROXIED{number}://{host}:{front}").expect("a string takes it");
-        write!(protocols, ",PROXIED{number}:{protocol}").expect("a string takes it");
-    }
-    let server = certificates.bundle(&certificates.server());
-    let users: String = USERS.iter().map(|(name, password)| format!(" user_{name}=\"{password}\"")).collect();
-    let scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;";
-    format!(
-        "process.roles=broker,controller\n\
-         node.id=1\n\
-         controller.quorum.voters=1@127.0.0.1:{controller}\n\
-         listeners={listeners},CONTROLLER://127.0.0.1:{controller}\n\
-         advertised.listeners={advertised}\n\
-         listener.security.protocol.map={protocols}\n\
-         inter.broker.listener.name=PLAIN\n\
-         controller.listener.names=CONTROLLER\n\
-         log.dirs={data}\n\
-         auto.create.topics.enable=false\n\
-         num.partitions=1\n\
-         offsets.topic.replication.factor=1\n\
-         offsets.topic.num.partitions=1\n\
-         transaction.state.log.replication.factor=1\n\
-         transaction.state.log.min.isr=1\n\
-         transaction.state.log.num.partitions=1\n\
-         share.coordinator.state.topic.replication.factor=1\n\
-         share.coordinator.state.topic.min.isr=1\n\
-         share.coordinator.state.topic.num.partitions=1\n\
-         group.initial.rebalance.delay.ms=0\n\
-         log.initial.task.delay.ms=1000\n\
-         log.retention.check.interval.ms=5000\n\
-         message.max.bytes=16777216\n\
-         authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
-         super.users=User:ANONYMOUS;User:CN={SUPER_CERTIFICATE}\n\
-         ssl.keystore.type=PEM\n\
-         ssl.keystore.location={server}\n\
-         ssl.truststore.type=PEM\n\
-         ssl.truststore.location={ca}\n\
-         listener.name.mutual.ssl.client.auth=required\n\
-         listener.name.users.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512\n\
-         listener.name.users.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required{users};\n\
-         listener.name.users.scram-sha-256.sasl.jaas.config={scram}\n\
-         listener.name.users.scram-sha-512.sasl.jaas.config={scram}\n",
-        data = folder.join("data").display(),
-        server = server.display(),
-        ca = certificates.ca().display(),
-    )
 }

@@ -5,7 +5,7 @@
 //! - [`wait`]: waiting for a state, with a limit.
 //! - [`mosquitto`], [`kafka`]: the servers on either side, which can be stopped, killed and started on the same data.
 //! - [`certificates`]: a certificate authority for the TLS tests of both sides.
-//! - [`namespace`]: another view of the machine for one process; for root only.
+//! - [`namespace`], [`small_disk`]: another view of the machine, a disk that is full or broken; for root only.
 //! - [`clock`]: a wall clock that can be set.
 //! - [`proxy`]: a TCP proxy that cuts, holds and swallows.
 //! - [`config`], [`agent`]: the agent's configuration file and the agent, as a process.
@@ -33,4 +33,5 @@ pub mod process;
 pub mod proxy;
 pub mod publisher;
 pub mod scale;
+pub mod small_disk;
 pub mod wait;

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use meterferry::clock::Clock;
 use meterferry::config::settings::WhenFull;
 use meterferry::metrics::Metrics;
 use meterferry::queue::{self, Queue};
-use meterferry::reading::{Body, Entry, Mark, Reading};
+use meterferry::reading::{Body, Entry, Mark, Reading, Received};
 use meterferry::receipt::Receipt;
 
 use super::agent::Agent;
@@ -78,4 +80,36 @@ pub fn entries(agent: &Agent) -> Vec<Entry> {
     drop((intake, outlet));
     writer.join().expect("an orderly end");
     entries
+}
+
+/// Writes readings into the agent's queue as if source `meter` had received them so long ago.
+pub fn write(agent: &Agent, id: &str, messages: &[Message], age_ms: i64) {
+    let source: Arc<str> = "meter".into();
+    let Queue { intake, outlet, writer, .. } = open(&agent.queue(), Some(id));
+    let now = Clock::new().now();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(async {
+        for (number, message) in (0..).zip(messages) {
+            // Of an earlier boot, a minute apart.
+            let wall_ms = now.wall_ms - age_ms + number * 60_000;
+            let received = Received { wall_ms, boot_ms: 1, boot_id: 1, synchronised: true };
+            let reading = Reading {
+                source: Arc::clone(&source),
+                device: message.device.clone(),
+                topic: message.topic.clone(),
+                sender: String::new(),
+                packet_id: Some(1),
+                received,
+                measured_ms: Some(wall_ms - 500),
+                self_identified: true,
+                json: true,
+                payload: Bytes::copy_from_slice(&message.payload),
+            };
+            let mark = Mark::of("", Some(1), &message.topic, &message.payload, true);
+            let delay = Duration::from_millis(1);
+            intake.append(Body::Reading(reading), mark, Receipt::unneeded(), delay).await.expect("room");
+        }
+    });
+    drop((intake, outlet));
+    writer.join().expect("an orderly end");
 }

@@ -1,57 +1,18 @@
 //! Promise 8: what arrives weeks late is not deleted by Kafka on arrival.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use bytes::Bytes;
 use meterferry::clock::Clock;
-use meterferry::queue;
-use meterferry::reading::{Body, Mark, Reading, Received};
-use meterferry::receipt::Receipt;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 
 use crate::harness::agent::Agent;
 use crate::harness::auditor::Auditor;
 use crate::harness::config::Config;
-use crate::harness::document::{self, Message};
+use crate::harness::document;
 use crate::harness::kafka::Kafka;
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::on_disk;
 use crate::harness::wait::{self, PATIENT};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-
-/// Writes readings into the agent's queue as if they had been received so long ago.
-fn write_queue(agent: &Agent, id: &str, messages: &[Message], age_ms: i64) {
-    let source: Arc<str> = "meter".into();
-    let queue::Queue { intake, outlet, writer, .. } = on_disk::open(&agent.queue(), Some(id));
-    let now = Clock::new().now();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    runtime.block_on(async {
-        for (number, message) in (0..).zip(messages) {
-            // Of an earlier boot, a minute apart.
-            let wall_ms = now.wall_ms - age_ms + number * 60_000;
-            let received = Received { wall_ms, boot_ms: 1, boot_id: 1, synchronised: true };
-            let reading = Reading {
-                source: Arc::clone(&source),
-                device: message.device.clone(),
-                topic: message.topic.clone(),
-                sender: String::new(),
-                packet_id: Some(1),
-                received,
-                measured_ms: Some(wall_ms - 500),
-                self_identified: true,
-                json: true,
-                payload: Bytes::copy_from_slice(&message.payload),
-            };
-            let mark = Mark::of("", Some(1), &message.topic, &message.payload, true);
-            let delay = Duration::from_millis(1);
-            intake.append(Body::Reading(reading), mark, Receipt::unneeded(), delay).await.expect("room");
-        }
-    });
-    drop((intake, outlet));
-    writer.join().expect("an orderly end");
-}
 
 /// Waits until the broker has looked for expired records: a topic of the same retention loses what was written into it
 /// with old timestamps.
@@ -82,7 +43,7 @@ fn three_weeks_late() {
             .mqtt(mosquitto.port())
     });
     let messages = document::readings(&["90296857"], 0, 50);
-    write_queue(&agent, &topic, &messages, 21 * DAY_MS);
+    on_disk::write(&agent, &topic, &messages, 21 * DAY_MS);
     let before = Clock::new().now().wall_ms;
     agent.start();
     let auditor = Auditor::new(kafka, "late-week");

@@ -29,7 +29,7 @@ fn tls_table(header: &str, certificates: &Certificates, identity: Option<&Identi
 }
 
 /// `[kafka.tls]` and `[kafka.sasl]` for a user.
-fn login(kafka: &Kafka, folder: &TempDir, user: &str, mechanism: &str) -> [String; 2] {
+pub fn login(kafka: &Kafka, folder: &TempDir, user: &str, mechanism: &str) -> [String; 2] {
     let password = USERS.iter().find(|(name, _)| *name == user).expect("a user of the test bed").1;
     let file = secret(folder, user, password);
     [

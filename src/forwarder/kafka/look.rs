@@ -9,6 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use crate::config::settings::Kafka;
 use crate::forwarder::cluster::{Failure, Session};
 use crate::forwarder::kafka::ears::Ears;
+use crate::forwarder::kafka::errand::Errands;
 use crate::forwarder::kafka::producer::Link;
 use crate::forwarder::kafka::{Patience, SLICE, config, failure, serve};
 use crate::forwarder::outcome::Call;
@@ -40,5 +41,5 @@ pub fn resume_point(
             return Err(failure(Call::Topics, &error));
         }
     }
-    Link::new(settings, agent_id.into(), &group, Vec::new(), reader, patience).resume_point()
+    Link::new(settings, agent_id.into(), &group, Vec::new(), reader, patience, Errands::default()).resume_point()
 }

@@ -17,12 +17,14 @@ use crate::shutdown::Shutdown;
 mod code;
 mod config;
 mod ears;
+mod errand;
 pub mod look;
 mod producer;
 mod topics;
 
 pub use config::connection;
 use ears::Ears;
+use errand::Errands;
 use producer::Link;
 pub use topics::Administrator;
 
@@ -83,6 +85,7 @@ pub struct Broker {
     /// Topics that readings and gap records go to.
     topics: Vec<Arc<str>>,
     patience: Patience,
+    errands: Errands,
 }
 
 impl Broker {
@@ -103,6 +106,7 @@ impl Broker {
             agent_id: agent_id.into(),
             topics: all,
             patience: Patience { shutdown, heartbeat },
+            errands: Errands::default(),
         }
     }
 
@@ -165,6 +169,7 @@ impl Cluster for Broker {
             self.topics.clone(),
             reader,
             self.patience.clone(),
+            self.errands.clone(),
         )))
     }
 }

@@ -14,6 +14,7 @@ use crate::config::settings::{Delivery, Kafka};
 use crate::failpoint;
 use crate::forwarder::cluster::{Failure, Session};
 use crate::forwarder::kafka::ears::Ears;
+use crate::forwarder::kafka::errand::Errands;
 use crate::forwarder::kafka::topics::Administrator;
 use crate::forwarder::kafka::{Patience, code, config, failure, serve};
 use crate::forwarder::outcome::{Call, Code};
@@ -36,7 +37,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// One slice of a transaction call that can be resumed.
 const CALL_SLICE: Duration = Duration::from_millis(250);
 
-/// How long after its time a message may be reported as not delivered.
+/// How long after its time a message may be reported as not delivered, and a call as failed.
 const REPORT: Duration = Duration::from_secs(2);
 
 /// How long a broker may take to tell a topic's configuration: without it the configured values do, and readings wait.
@@ -55,8 +56,9 @@ pub struct Link {
     /// Until the resume point was read: a second client costs memory.
     reader: Option<BaseConsumer<Ears>>,
     /// What `send_offsets_to_transaction` wants to know of the group.
-    membership: Option<ConsumerGroupMetadata>,
-    producer: Option<ThreadedProducer<Ears>>,
+    membership: Option<Arc<ConsumerGroupMetadata>>,
+    producer: Option<Arc<ThreadedProducer<Ears>>>,
+    errands: Errands,
     unlooked: u32,
     /// When the transaction that is open must be over: the broker ends it then.
     deadline: Option<Instant>,
@@ -70,8 +72,9 @@ impl Link {
         topics: Vec<Arc<str>>,
         reader: BaseConsumer<Ears>,
         patience: Patience,
+        errands: Errands,
     ) -> Self {
-        let membership = reader.group_metadata();
+        let membership = reader.group_metadata().map(Arc::new);
         let group = group.to_owned();
         Self {
             settings,
@@ -82,6 +85,7 @@ impl Link {
             reader: Some(reader),
             membership,
             producer: None,
+            errands,
             unlooked: 0,
             deadline: None,
         }
@@ -92,7 +96,7 @@ impl Link {
     }
 
     fn producer(&self) -> &ThreadedProducer<Ears> {
-        self.producer.as_ref().expect("init comes first")
+        self.producer.as_deref().expect("init comes first")
     }
 
     /// Until when a call may wait that begins now.
@@ -163,7 +167,7 @@ impl Session for Link {
         let producer = config::producer(&self.settings, &self.agent_id, &self.group)
             .create_with_context(Ears::default())
             .map_err(|error| failure(Call::Configure, &error))?;
-        self.producer = Some(producer);
+        self.producer = Some(Arc::new(producer));
         if self.transactional() {
             self.sliced(Call::Init, |slice| self.producer().init_transactions(slice))?;
         }
@@ -285,10 +289,19 @@ impl Session for Link {
         element.set_metadata(point.to_string());
         let placed = element.set_offset(Offset::Offset(offset));
         placed.map_err(|error| self.explain(Call::WriteResumePoint, &error))?;
-        let membership = self.membership.as_ref().expect("a consumer with a group has its metadata");
         // Not in slices: a call repeated while the first still runs could have its late answer taken for the commit's.
-        let left = self.until().saturating_duration_since(Instant::now());
-        let written = self.producer().send_offsets_to_transaction(&offsets, membership, left);
+        let (until, mut stopping) = (self.until(), None);
+        let left = until.saturating_duration_since(Instant::now());
+        let membership = self.membership.clone().expect("a consumer with a group has its metadata");
+        let producer = self.producer.clone().expect("init comes first");
+        let written = self.errands.run(
+            Call::WriteResumePoint,
+            move || producer.send_offsets_to_transaction(&offsets, &membership, left),
+            || {
+                let ears = self.producer().context();
+                self.patience.check_open(Call::WriteResumePoint, until + REPORT, &mut stopping, ears)
+            },
+        )?;
         written.map_err(|error| self.explain(Call::WriteResumePoint, &error))?;
         failpoint::hit("offsets-sent");
         (self.patience.heartbeat)();
