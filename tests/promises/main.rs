@@ -13,6 +13,7 @@ mod audit;
 mod bed;
 mod bounded;
 mod honest;
+mod hostile;
 mod in_order;
 mod late_is_not_lost;
 mod listener;
