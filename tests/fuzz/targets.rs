@@ -20,8 +20,11 @@ use meterferry::reading::Body;
 use meterferry::source::mqtt_listener::{self, ListenerSource};
 use meterferry::{decode, shutdown};
 
+/// Takes any bytes.
+pub type Target = fn(&[u8]);
+
 /// Each target, under the name of its folder of seeds.
-pub const ALL: [(&str, fn(&[u8])); 5] = [
+pub const ALL: [(&str, Target); 5] = [
     ("document", document),
     ("obis", obis),
     ("record", record),
