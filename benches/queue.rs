@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use meterferry::clock::Clock;
-use meterferry::config::settings::Payload;
+use meterferry::config::settings::{Payload, WhenFull};
 use meterferry::decode;
 use meterferry::metrics::Metrics;
 use meterferry::queue::{self, Intake, Queue};
@@ -86,10 +86,13 @@ fn options(path: &Path) -> queue::Options {
         path: path.to_owned(),
         max_size: 64 << 30,
         min_free: 0,
+        when_full: WhenFull::Block,
         segment_size: 16 << 20,
+        pack_after: queue::PACK_AFTER,
         redelivery_window: 1_000,
         windows: std::collections::BTreeMap::new(),
         max_dead_letters: 16 << 20,
+        dead_letters_max_age: None,
         agent_id: None,
         default_agent_id: "bench".to_owned(),
         hardware_serial: None,

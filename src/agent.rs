@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,9 +12,9 @@ use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::machine::Machine;
-use crate::config::settings::{Interface, Settings, Source};
+use crate::config::settings::{Interface, Settings, Source, WhenFull};
 use crate::forwarder::{BacklogError, Forwarder};
-use crate::health::Health;
+use crate::health::{Health, Pulse};
 use crate::metrics::Metrics;
 use crate::notify::Notifier;
 use crate::queue::{self, Intake, OpenError, Outlet, Queue, QueueError, Recovered, WriterThread};
@@ -24,12 +25,17 @@ use crate::source::redelivery::Window;
 use crate::source::tls::TlsError;
 
 mod backlog;
+pub mod drain;
 mod ingest;
 pub mod live;
+mod pace;
+pub mod replay;
 mod summary;
+mod timekeeper;
 
 use backlog::QueueBacklog;
-use ingest::Ingest;
+use ingest::{Complaint, Ingest};
+use timekeeper::Timekeeper;
 
 /// The agent looks this often whether a stage has ended, and feeds the watchdog.
 const TICK: Duration = Duration::from_secs(1);
@@ -59,6 +65,11 @@ pub enum AgentError {
         #[source]
         source: Box<TlsError>,
     },
+    #[error(
+        "the clock was set back by {0:?}, and the Kafka client waits for a time of day that does not come for as long; the \
+         agent has to be started anew"
+    )]
+    ClockSetBack(Duration),
     #[error("a stage panicked: {0}")]
     Panicked(String),
     #[error("a thread cannot be started")]
@@ -84,7 +95,7 @@ pub async fn run(
     let mut health = Health::default();
     let opened = Instant::now();
     let pulse = health.watch("queue", QUEUE_SILENCE);
-    let options = queue_options(&settings, machine);
+    let options = queue_options(&settings, &settings.queue.path, machine);
     let Queue { intake, outlet, writer, recovered } =
         queue::open(&options, Arc::clone(&metrics), clock, Arc::new(move || pulse.beat()))?;
     say_start(&settings, &recovered, opened.elapsed());
@@ -98,7 +109,9 @@ pub async fn run(
         tasks: JoinSet::new(),
         names: BTreeMap::new(),
     };
-    let forwarder = agent.start_forwarder(outlet, &recovered, &mut health)?;
+    let forwarder_pulse = health.watch("forwarder", forwarder_silence(&agent.settings));
+    let forwarder = agent.start_forwarder(outlet, &recovered, Arc::clone(&forwarder_pulse))?;
+    let timekeeper = Timekeeper::new(clock, forwarder_pulse);
     let (folder, counted, asked) = (options.path.clone(), Arc::clone(&agent.metrics), agent.shutdown.clone());
     agent.spawn("the status socket".to_owned(), async move {
         live::answer(&folder, counted, asked).await;
@@ -107,12 +120,13 @@ pub async fn run(
     let result = match agent.start_sources(&recovered).await {
         Ok(()) => {
             notifier.ready(&summary::status(&agent.metrics));
-            agent.watch(&writer, &forwarder, &health, &notifier).await
+            agent.watch(&writer, &forwarder, &health, timekeeper, &notifier).await
         }
         Err(error) => Err(error),
     };
     notifier.stopping();
-    agent.stop(writer, forwarder).await.and(result)
+    let stuck = matches!(result, Err(AgentError::ClockSetBack(_)));
+    agent.stop(writer, forwarder, stuck).await.and(result)
 }
 
 struct Agent {
@@ -133,12 +147,10 @@ impl Agent {
         &self,
         outlet: Outlet,
         recovered: &Recovered,
-        health: &mut Health,
+        pulse: Arc<Pulse>,
     ) -> Result<ForwarderThread, AgentError> {
         let default = &self.settings.kafka.topic;
         let topic = |source: &Source| source.kafka_topic.clone().unwrap_or_else(|| default.clone());
-        let longest_call = self.settings.kafka.request_timeout.max(self.settings.kafka.transaction_timeout);
-        let pulse = health.watch("forwarder", FORWARDER_SILENCE + longest_call * 2);
         let forwarder = Forwarder {
             settings: self.settings.kafka.clone(),
             agent_id: recovered.agent_id.clone(),
@@ -175,6 +187,7 @@ impl Agent {
                 window: Window::new(window(&self.settings, &source), marks),
                 intake: intake.clone(),
                 metrics: Arc::clone(&metrics),
+                complaint: Complaint::default(),
             };
             self.spawn(format!("the ingest of source {}", source.name), async move { Ok(ingest.run(received).await?) });
             match source.interface.clone() {
@@ -266,9 +279,11 @@ impl Agent {
         writer: &WriterThread,
         forwarder: &ForwarderThread,
         health: &Health,
+        mut timekeeper: Timekeeper,
         notifier: &Notifier,
     ) -> Result<(), AgentError> {
         let mut summary = summary::Summary::new(&self.metrics);
+        let mut pace = pace::Pace::default();
         let mut next_summary = Instant::now() + self.settings.agent.summary_interval;
         let mut next_alive = Instant::now();
         let mut tick = tokio::time::interval(TICK);
@@ -283,6 +298,8 @@ impl Agent {
                 return Ok(());
             }
             let now = Instant::now();
+            pace.sample(now, &self.metrics);
+            timekeeper.look(now).map_err(AgentError::ClockSetBack)?;
             let hung = health.hung(now);
             for (stage, silence) in &hung {
                 error!(stage, silent_s = silence.as_secs(), "a stage hangs, the watchdog is not fed any more");
@@ -315,8 +332,9 @@ impl Agent {
         }
     }
 
-    /// Ends the stages in the order in which a reading travels, and says who still runs.
-    async fn stop(mut self, writer: WriterThread, forwarder: ForwarderThread) -> Result<(), AgentError> {
+    /// Ends the stages in the order in which a reading travels, and says who still runs. A forwarder that is `stuck` is
+    /// not waited for.
+    async fn stop(mut self, writer: WriterThread, forwarder: ForwarderThread, stuck: bool) -> Result<(), AgentError> {
         self.shutdown.ask();
         let begin = Instant::now();
         let limit = self.settings.agent.stop_timeout;
@@ -330,41 +348,57 @@ impl Agent {
             match tokio::time::timeout(wait.min(limit / 4), self.tasks.join_next_with_id()).await {
                 Ok(Some(ended)) => result = result.and(self.task_ended(ended)),
                 Ok(None) => break,
-                Err(_) => self.say_who_runs(begin.elapsed(), limit),
+                Err(_) => say_who_runs(&self.running(), begin, limit),
             }
         }
         if !self.tasks.is_empty() {
-            warn!(
-                running = self.names.values().cloned().collect::<Vec<_>>().join(", "),
-                "these did not stop in time; what they had not acknowledged is sent again"
-            );
+            warn!(running = self.running(), "these did not stop in time; what they had not acknowledged is sent again");
             self.tasks.shutdown().await;
         }
         drop(self.intake.take());
-        let threads = tokio::task::spawn_blocking(move || (join(forwarder), writer));
-        let left = limit.saturating_sub(begin.elapsed()).max(TICK);
-        let Ok(joined) = tokio::time::timeout(left, threads).await else {
+        let patience = if stuck { TICK } else { limit };
+        let Some(forwarded) = ended("the forwarder", move || join(forwarder), begin, patience).await else {
             warn!("the forwarder did not stop in time; the next start takes up where Kafka is");
             return result;
         };
-        let (forwarded, writer) = joined.map_err(|error| AgentError::Panicked(error.to_string()))?;
-        let written = tokio::task::spawn_blocking(move || writer.join());
-        let Ok(written) = tokio::time::timeout(left, written).await else {
+        let Some(written) = ended("the queue", move || writer.join(), begin, limit).await else {
             warn!("the queue did not close in time; the next start repairs it");
             return result;
         };
-        let written = written.map_err(|error| AgentError::Panicked(error.to_string()))?;
+        let (forwarded, written) = (forwarded?, written?);
         // The cause before its consequences.
         result = written.map_err(AgentError::from).and(forwarded).and(result);
         info!(took_ms = begin.elapsed().as_millis(), "stopped");
         result
     }
 
-    fn say_who_runs(&self, elapsed: Duration, limit: Duration) {
-        let running = self.names.values().cloned().collect::<Vec<_>>().join(", ");
-        let left = limit.saturating_sub(elapsed).as_secs();
-        info!(running, left_s = left, "still stopping");
+    fn running(&self) -> String {
+        self.names.values().cloned().collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Waits for a thread's end, and says now and then that it still runs. None: it did not end within `limit` since `begin`,
+/// or within [`TICK`] where that is past.
+async fn ended<T: Send + 'static>(
+    what: &str,
+    join: impl FnOnce() -> T + Send + 'static,
+    begin: Instant,
+    limit: Duration,
+) -> Option<Result<T, AgentError>> {
+    let mut thread = tokio::task::spawn_blocking(join);
+    let until = (begin + limit).max(Instant::now() + TICK);
+    loop {
+        let left = until.checked_duration_since(Instant::now())?;
+        match tokio::time::timeout(left.min(limit / 4), &mut thread).await {
+            Ok(joined) => return Some(joined.map_err(|error| AgentError::Panicked(error.to_string()))),
+            Err(_) => say_who_runs(what, begin, limit),
+        }
+    }
+}
+
+fn say_who_runs(running: &str, begin: Instant, limit: Duration) {
+    let left = limit.saturating_sub(begin.elapsed()).as_secs();
+    info!(running, left_s = left, "still stopping");
 }
 
 fn join(forwarder: ForwarderThread) -> Result<(), AgentError> {
@@ -374,15 +408,43 @@ fn join(forwarder: ForwarderThread) -> Result<(), AgentError> {
     }
 }
 
-fn queue_options(settings: &Settings, machine: &Machine) -> queue::Options {
+fn forwarder_silence(settings: &Settings) -> Duration {
+    FORWARDER_SILENCE + settings.kafka.request_timeout.max(settings.kafka.transaction_timeout) * 2
+}
+
+/// What the queue in `path` is opened with where there is no configuration: by a tool, for a copy. Nothing is dropped for
+/// lack of room, and no window is cut short.
+pub fn unconfigured_options(path: &Path) -> queue::Options {
     queue::Options {
-        path: settings.queue.path.clone(),
+        path: path.to_owned(),
+        max_size: u64::MAX,
+        min_free: 0,
+        when_full: WhenFull::Block,
+        pack_after: queue::PACK_AFTER,
+        segment_size: 16 << 20,
+        redelivery_window: 10_000,
+        windows: BTreeMap::new(),
+        max_dead_letters: u64::MAX,
+        dead_letters_max_age: None,
+        agent_id: None,
+        default_agent_id: Machine::here().default_agent_id(),
+        hardware_serial: None,
+    }
+}
+
+/// What the queue in `path` is opened with.
+pub fn queue_options(settings: &Settings, path: &Path, machine: &Machine) -> queue::Options {
+    queue::Options {
+        path: path.to_owned(),
         max_size: settings.queue.max_size,
         min_free: settings.queue.min_free,
+        when_full: settings.queue.when_full,
         segment_size: settings.queue.segment_size,
+        pack_after: queue::PACK_AFTER,
         redelivery_window: settings.queue.redelivery_window,
         windows: settings.sources.iter().map(|source| (source.name.to_string(), window(settings, source))).collect(),
         max_dead_letters: settings.queue.max_dead_letters,
+        dead_letters_max_age: settings.queue.dead_letters_max_age,
         agent_id: settings.agent.id.clone(),
         default_agent_id: machine.default_agent_id(),
         hardware_serial: machine.hardware_serial.clone(),
@@ -401,30 +463,21 @@ fn window(settings: &Settings, source: &Source) -> usize {
 
 /// One line: what is read, where it is queued, where it is sent.
 fn say_start(settings: &Settings, recovered: &Recovered, took: Duration) {
-    let reads: Vec<String> = settings.sources.iter().map(describe).collect();
+    let reads: Vec<String> = settings.sources.iter().map(Source::to_string).collect();
     let kafka = &settings.kafka;
     let sends = if kafka.bootstrap_servers.is_empty() {
         "nowhere: kafka.bootstrap_servers is not set".to_owned()
     } else {
-        format!("{} on {}", kafka.topic, kafka.bootstrap_servers.join(","))
+        format!("{} on {}", settings.kafka_topics().join(", "), kafka.bootstrap_servers.join(","))
     };
     info!(
         agent = recovered.agent_id,
         reads = reads.join(", "),
         queue = %settings.queue.path.display(),
         sends,
-        delivery = ?kafka.delivery,
+        delivery = kafka.delivery.word(),
         waiting = recovered.end.saturating_sub(recovered.release_point),
         opened_ms = took.as_millis(),
         "meterferry {} starts", env!("CARGO_PKG_VERSION")
     );
-}
-
-fn describe(source: &Source) -> String {
-    match &source.interface {
-        Interface::Mqtt(mqtt) => {
-            format!("{} (mqtt {}:{} {})", source.name, mqtt.host, mqtt.port, mqtt.topics.join(" "))
-        }
-        Interface::MqttListener(listener) => format!("{} (mqtt-listener {})", source.name, listener.listen),
-    }
 }

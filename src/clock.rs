@@ -9,7 +9,7 @@ use nix::time::{ClockId, clock_gettime};
 use crate::reading::Received;
 
 /// Before this the wall clock is certainly wrong: no release of meterferry is older (2026-01-01T00:00:00Z).
-const FLOOR_MS: i64 = 1_767_225_600_000;
+pub const FLOOR_MS: i64 = 1_767_225_600_000;
 
 /// Reads the clocks of this machine.
 #[derive(Debug, Clone, Copy)]
@@ -45,13 +45,34 @@ impl Clock {
     }
 }
 
-/// The time of receipt by a clock that is right now: what `then` recorded, corrected by the boot clock if the wall
-/// clock was not synchronised then, is now, and the machine has not been restarted in between.
+/// Clocks that differ by less, in one boot, differ by their drift; by more, because one was set.
+const DRIFT_MS: u64 = 60_000;
+
+/// The time of receipt by a clock that is right now: what `then` recorded, corrected by the boot clock if the machine has
+/// not been restarted in between and the wall clock was not right then, or was set since.
 pub fn corrected_ms(then: &Received, now: &Received) -> i64 {
-    if then.synchronised || !now.synchronised || then.boot_id != now.boot_id || now.boot_ms < then.boot_ms {
+    if !comparable(then, now) {
         return then.wall_ms;
     }
-    now.wall_ms.saturating_sub_unsigned(now.boot_ms - then.boot_ms)
+    let by_boot_clock = now.wall_ms.saturating_sub_unsigned(now.boot_ms - then.boot_ms);
+    let set_since = by_boot_clock.abs_diff(then.wall_ms) >= DRIFT_MS;
+    if then.synchronised && !set_since { then.wall_ms } else { by_boot_clock }
+}
+
+/// Whether [`corrected_ms`] can be believed: the clock was right then, or the boot clock tells what it should have been.
+pub fn is_known(then: &Received, now: &Received) -> bool {
+    then.synchronised || comparable(then, now)
+}
+
+fn comparable(then: &Received, now: &Received) -> bool {
+    now.synchronised && then.boot_id == now.boot_id && now.boot_ms >= then.boot_ms
+}
+
+/// How far the wall clock was set between two looks at the clocks of one boot, in milliseconds; negative: back. What it
+/// drifts meanwhile is in it.
+pub fn set_by_ms(before: &Received, now: &Received) -> i64 {
+    let (wall, boot) = (now.wall_ms.saturating_sub(before.wall_ms), now.boot_ms.saturating_sub(before.boot_ms));
+    wall.saturating_sub_unsigned(boot)
 }
 
 /// How long ago `then` was, by the boot clock within one boot and by the wall clock otherwise; never negative.
@@ -99,6 +120,19 @@ mod tests {
         assert_eq!(corrected_ms(&then, &at(1_800_000_060_000, 61_000, 8, true)), 0, "another boot tells nothing");
         assert_eq!(corrected_ms(&then, &at(60_000, 61_000, 7, false)), 0, "not synchronised yet");
         assert_eq!(corrected_ms(&at(5, 1_000, 7, true), &at(99, 2_000, 7, true)), 5, "was right already");
+        assert!(is_known(&then, &at(1_800_000_060_000, 61_000, 7, true)));
+        assert!(!is_known(&then, &at(1_800_000_060_000, 61_000, 8, true)));
+    }
+
+    /// Promise 8: a clock that was believed and years ahead, or behind, when a reading came is corrected as well.
+    #[test]
+    fn boot_clock_corrects_a_clock_that_was_set() {
+        let now = at(1_800_000_060_000, 61_000, 7, true);
+        for wrong in [1_900_000_000_000, 1_790_000_000_000] {
+            let then = at(wrong, 1_000, 7, true);
+            assert_eq!(corrected_ms(&then, &now), 1_800_000_000_000);
+            assert_eq!(set_by_ms(&then, &now), 1_800_000_000_000 - wrong);
+        }
     }
 
     /// Promise 8: a clock that starts in 1970 is not taken for a right one.

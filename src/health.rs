@@ -21,7 +21,8 @@ impl Pulse {
         self.last.store(millis(self.start.elapsed()), Ordering::Relaxed);
     }
 
-    fn silence(&self, now: Instant) -> Duration {
+    /// Since the last one.
+    pub fn silence(&self, now: Instant) -> Duration {
         let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
         now.saturating_duration_since(self.start).saturating_sub(last)
     }

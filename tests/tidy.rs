@@ -222,3 +222,17 @@ fn every_file_says_what_it_is() {
         .collect();
     assert_none("a file is named by a noun of the field", &named);
 }
+
+/// Promise 9: the house has the rooms that its plan shows, and no others.
+#[test]
+fn the_house_has_no_other_rooms() {
+    const ROOMS: [&str; 6] = ["benches", "edge-config", "src", "systemd", "target", "tests"];
+    let entries = fs::read_dir(env!("CARGO_MANIFEST_DIR")).expect("the house");
+    let folders = entries.map(|entry| entry.expect("an entry")).filter(|entry| entry.path().is_dir());
+    let found: String = folders
+        .map(|folder| folder.file_name().to_string_lossy().into_owned())
+        .filter(|name| !name.starts_with('.') && !ROOMS.contains(&name.as_str()))
+        .map(|name| format!("  {name}/\n"))
+        .collect();
+    assert_none("no other folder at the top level", &found);
+}

@@ -1,9 +1,10 @@
 //! Between a source and the queue: size, decoding, redelivery.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tracing::{debug, error};
 
 use crate::config::settings::Payload;
 use crate::decode;
@@ -25,6 +26,43 @@ pub(super) struct Ingest {
     pub window: Window,
     pub intake: Intake,
     pub metrics: Arc<SourceMetrics>,
+    pub complaint: Complaint,
+}
+
+/// What is said about the messages of one source that become dead letters: the first at once, then how many there were,
+/// at most once in [`REMINDER`].
+#[derive(Debug, Default)]
+pub(super) struct Complaint {
+    said: Option<Instant>,
+    unsaid: u64,
+}
+
+/// A source that speaks another language than `payload` says must not fill the log.
+const REMINDER: Duration = Duration::from_secs(3600);
+
+impl Complaint {
+    fn of(&mut self, dead: &Dead, now: Instant) {
+        let Dead { source, topic, reason, .. } = dead;
+        if self.is_due(now) {
+            let others = std::mem::take(&mut self.unsaid);
+            error!(
+                %source, topic, reason, others,
+                "this message is no reading: it is kept as a dead letter, see meterferry dead-letters list; others are \
+                 counted for an hour"
+            );
+        } else {
+            self.unsaid += 1;
+            debug!(%source, topic, reason, "another message becomes a dead letter");
+        }
+    }
+
+    fn is_due(&mut self, now: Instant) -> bool {
+        let due = self.said.is_none_or(|said| now.duration_since(said) >= REMINDER);
+        if due {
+            self.said = Some(now);
+        }
+        due
+    }
 }
 
 impl Ingest {
@@ -38,8 +76,9 @@ impl Ingest {
                     self.intake.acknowledge(raw.receipt).await?;
                 }
                 Verdict::New => {
-                    if matches!(body, Body::Dead(_)) {
+                    if let Body::Dead(dead) = &body {
                         self.metrics.undecodable.one();
+                        self.complaint.of(dead, Instant::now());
                     }
                     self.intake.append(body, mark, raw.receipt, self.commit_delay).await?;
                 }
@@ -69,9 +108,8 @@ impl Ingest {
             Err(mut reason) => {
                 let payload = raw.payload.slice(..raw.payload.len().min(self.max_dead_size));
                 if payload.len() < raw.payload.len() {
-                    reason = format!("{reason}; the first {} of {} bytes are kept", payload.len(), raw.payload.len());
+                    reason = format!("{reason}; the first {} of {} {KEPT}", payload.len(), raw.payload.len());
                 }
-                tracing::debug!(source = %raw.source, topic = raw.topic, reason, "a message becomes a dead letter");
                 let dead = Dead {
                     source: Arc::clone(&raw.source),
                     topic: raw.topic.clone(),
@@ -95,6 +133,27 @@ impl Ingest {
     }
 }
 
+/// How the reason of a dead letter ends whose payload was cut short.
+const KEPT: &str = "bytes are kept";
+
+/// Whether only the beginning of a dead letter's payload is there.
+pub(super) fn is_cut_short(reason: &str) -> bool {
+    reason.ends_with(KEPT)
+}
+
 fn mark(raw: &Raw, self_identified: bool) -> Mark {
     Mark::of(&raw.delivery.sender, raw.delivery.packet_id, &raw.topic, &raw.payload, self_identified)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Promise 5, never silent: the first dead letter is said at once, a flood of them once an hour.
+    #[test]
+    fn dead_letters_are_said_and_do_not_flood() {
+        let (mut complaint, start) = (Complaint::default(), Instant::now());
+        let said = (0..7_200).filter(|second| complaint.is_due(start + Duration::from_secs(*second))).count();
+        assert_eq!(said, 2);
+    }
 }

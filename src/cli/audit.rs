@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 
 use super::cluster::{Address, Cluster};
-use super::progress::Progress;
+use super::progress::{Progress, Unit};
 use super::{Global, signals, terminal};
 
 mod account;
@@ -125,12 +125,12 @@ fn audit(address: &Address, from: Option<Timestamp>) -> Result<(Reader, Conclusi
 
 fn pass(reader: &mut Reader, tally: &mut Tally) -> Result<(), AuditError> {
     let before = tally.records();
-    let mut progress = Progress::new("records", reader.left());
+    let mut progress = Progress::new("reading", reader.left(), Unit::Records);
     reader.read(|record, place| {
         tally.take(record, place)?;
         let done = tally.records() - before;
         if done.is_multiple_of(STRIDE) {
-            progress.set(done);
+            progress.at(done);
         }
         Ok(())
     })

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 
 use super::{EX_CONFIG, Global, terminal};
-use crate::config::settings::{Delivery, Interface, Settings, Source};
+use crate::config::settings::{Settings, Source};
 use crate::config::{self, Environment, Loaded, Problem, Problems};
 
 #[derive(Debug, clap::Args)]
@@ -17,7 +17,10 @@ Examples:
   meterferry check meterferry.toml  this file, with conf.d beside it
   meterferry check --dump           every key as the agent sees it, secrets masked
 
-Exit codes: 0 it is right; 78 it is not")]
+Exit codes:
+  0   it is right
+  2   the command line is wrong
+  78  it is not right")]
 pub struct Args {
     /// Configuration file, in place of --config
     pub file: Option<PathBuf>,
@@ -84,29 +87,14 @@ fn write_problem(out: &mut impl Write, style: Style, word: &str, problem: &Probl
 /// Files read, sources, queue and cluster in one line.
 fn summary(loaded: &Loaded) -> String {
     let Settings { queue, kafka, sources, .. } = &loaded.settings;
+    let topics = loaded.settings.kafka_topics();
     let files: Vec<_> = loaded.files.iter().map(|file| file.display().to_string()).collect();
-    let sources: Vec<_> = sources.iter().map(source).collect();
-    let delivery = match kafka.delivery {
-        Delivery::ExactlyOnce => "exactly once",
-        Delivery::AtLeastOnce => "at least once",
-    };
+    let sources: Vec<_> = sources.iter().map(Source::to_string).collect();
     let kafka = match &kafka.bootstrap_servers[..] {
         [] => "no Kafka".to_owned(),
-        servers => format!("Kafka {} topic {}, {delivery}", servers.join(","), kafka.topic),
+        servers => format!("Kafka {} topic {}, {}", servers.join(","), topics.join(", "), kafka.delivery.word()),
     };
     format!("{}: {} -> {} -> {kafka}", files.join(", "), sources.join(", "), queue.path.display())
-}
-
-fn source(source: &Source) -> String {
-    match &source.interface {
-        Interface::Mqtt(mqtt) => {
-            let host = if mqtt.host.contains(':') { format!("[{}]", mqtt.host) } else { mqtt.host.clone() };
-            format!("{} (mqtt {host}:{} {})", source.name, mqtt.port, mqtt.topics.join(" "))
-        }
-        Interface::MqttListener(listener) => {
-            format!("{} (mqtt-listener {} {})", source.name, listener.listen, listener.topics.join(" "))
-        }
-    }
 }
 
 #[cfg(test)]
@@ -141,6 +129,6 @@ mod tests {
         let environment = Environment::of(folder.path(), [("STATE_DIRECTORY", "/var/lib/meterferry")]);
         let loaded = config::load(Some(&file), &environment).expect("a right file");
         let summary = summary(&loaded).replace(&*folder.path().to_string_lossy(), "/etc/meterferry");
-        insta::assert_snapshot!(summary, @"/etc/meterferry/meterferry.toml: sma (mqtt [::1]:1883 sma) -> /var/lib/meterferry/queue -> Kafka k:9092 topic sma-kafka, exactly once");
+        insta::assert_snapshot!(summary, @"/etc/meterferry/meterferry.toml: sma (mqtt [::1]:1883 sma) -> /var/lib/meterferry/queue -> Kafka k:9092 topic sma-kafka, exactly-once");
     }
 }

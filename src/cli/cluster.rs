@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::Global;
+use super::{Global, terminal};
 use crate::config::settings::Settings;
 use crate::config::{self, Environment};
 use crate::forwarder;
@@ -45,12 +45,12 @@ impl Cluster {
     pub(super) fn address(&self, global: &Global) -> Result<Address, ExitCode> {
         let settings = match &global.config {
             Some(_) => Some(super::load(global)?.settings),
-            None => config::load(None, &Environment::of_process()).ok().map(|loaded| loaded.settings),
+            None => found(&Environment::of_process()),
         };
         let mut address = match settings.filter(|settings| !settings.kafka.bootstrap_servers.is_empty()) {
             Some(settings) => Address {
                 brokers: settings.kafka.bootstrap_servers.join(","),
-                topics: topics(&settings),
+                topics: settings.kafka_topics().into_iter().map(str::to_owned).collect(),
                 properties: forwarder::kafka::connection(&settings.kafka),
             },
             None => Address {
@@ -70,11 +70,17 @@ impl Cluster {
     }
 }
 
-/// Every topic that the agent sends to.
-fn topics(settings: &Settings) -> Vec<String> {
-    let mut topics = vec![settings.kafka.topic.clone()];
-    topics.extend(settings.sources.iter().filter_map(|source| source.kafka_topic.clone()));
-    topics.sort();
-    topics.dedup();
-    topics
+/// The configuration where it is looked for; one that is there and cannot be used (a password that only the agent's user
+/// may read) is said, since what is read is then another cluster.
+fn found(environment: &Environment) -> Option<Settings> {
+    match config::load(None, environment) {
+        Ok(loaded) => Some(loaded.settings),
+        Err(problems) => {
+            let first = problems.errors.first().filter(|_| environment.candidates().iter().any(|path| path.exists()));
+            if let Some(first) = first {
+                terminal::say(format_args!("the configuration is not used: {}; see meterferry check", first.text()));
+            }
+            None
+        }
+    }
 }

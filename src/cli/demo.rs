@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Global, chain, fail};
-use crate::config::parse_duration;
+use crate::config::{parse_duration, show_address};
 use crate::simulate::mqtt::Report;
 
 mod adapters;
@@ -85,11 +85,11 @@ pub struct Args {
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = interval)]
     interval: Duration,
 
-    /// A real Kafka instead of the stand-in: exactly once, topics of its own, deleted at the end
+    /// A real Kafka instead of the stand-in, without TLS and login: exactly once, topics of its own, deleted at the end
     #[arg(long, value_name = "HOST:PORT")]
     kafka: Option<String>,
 
-    /// A real MQTT broker between adapters and agent
+    /// A real MQTT broker between adapters and agent, without TLS and login
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     broker: Option<(String, u16)>,
 
@@ -168,7 +168,7 @@ impl Args {
             adapters: format!("{adapters}, each a reading every {} ms", self.interval.as_millis()),
             kafka: self.kafka.clone().unwrap_or_else(|| "stand-in".to_owned()),
             delivery: if self.kafka.is_some() { "exactly once" } else { "at least once" },
-            broker: self.broker.as_ref().map(|(host, port)| format!("{host}:{port}")),
+            broker: self.broker.as_ref().map(|(host, port)| show_address(host, *port)),
         }
     }
 

@@ -17,13 +17,18 @@ pub fn start(global: &Global) -> Result<(), ExitCode> {
         Ok(level) => format!("warn,meterferry={level}"),
         Err(_) => global.log.clone(),
     };
-    let filter = EnvFilter::try_new(&directives).map_err(|error| {
+    let wrong = |what: &str| {
         anstream::eprintln!(
-            "error: --log is {:?}: {error}\n  hint: a level (error, warn, info, debug, trace) or a filter such as meterferry::queue=debug",
+            "error: --log is {:?}: {what}\n  hint: a level (error, warn, info, debug, trace) or a filter such as meterferry::queue=debug",
             global.log
         );
         ExitCode::from(2)
-    })?;
+    };
+    // To the library a bare word that is no level is a module, and all others fall silent.
+    if let Some(word) = misspelt(&directives) {
+        return Err(wrong(&format!("{word:?} is no level")));
+    }
+    let filter = EnvFilter::try_new(&directives).map_err(|error| wrong(&error.to_string()))?;
     let color = match global.color {
         ColorChoice::Always => true,
         ColorChoice::Never => false,
@@ -34,4 +39,25 @@ pub fn start(global: &Global) -> Result<(), ExitCode> {
     // A second start in one process (a test) keeps the first one's log.
     let _ = if journal { log.without_time().try_init() } else { log.try_init() };
     Ok(())
+}
+
+/// The first directive that is a single word and no level.
+fn misspelt(directives: &str) -> Option<&str> {
+    let mut words = directives.split(',').map(str::trim).filter(|word| !word.contains(['=', ':', '[']));
+    words.find(|word| word.parse::<tracing::level_filters::LevelFilter>().is_err())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A level that is misspelt does not silence the agent.
+    #[test]
+    fn bare_words_are_levels() {
+        for right in ["debug", "warn,meterferry=info", "off", "meterferry::queue=debug,info", "meterferry::queue"] {
+            assert_eq!(misspelt(right), None, "{right}");
+        }
+        assert_eq!(misspelt("debgu"), Some("debgu"));
+        assert_eq!(misspelt("meterferry=debug, verbose"), Some("verbose"));
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ColorChoice, Parser, Subcommand};
@@ -15,6 +15,7 @@ use crate::config::{self, Environment, Loaded};
 pub use units::chain;
 
 pub mod audit;
+mod base64;
 pub mod check;
 mod cluster;
 pub mod consume;
@@ -23,6 +24,7 @@ pub mod demo;
 pub mod log;
 mod progress;
 pub mod queue;
+pub mod rescue;
 pub mod run;
 mod signals;
 pub mod simulate;
@@ -33,19 +35,22 @@ pub mod version;
 /// The configuration is wrong (sysexits.h, `EX_CONFIG`).
 pub const EX_CONFIG: u8 = 78;
 
+/// Where help puts the options below: behind those of the subcommand.
+const GLOBAL: &str = "Options of every command";
+
 /// Options that every subcommand takes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Global {
     /// Configuration file [default: /etc/meterferry/meterferry.toml, else meterferry/meterferry.toml in the XDG folder]
-    #[arg(long, short, global = true, value_name = "FILE")]
+    #[arg(long, short, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub config: Option<PathBuf>,
 
     /// What to log: error, warn, info, debug, trace, or a filter such as meterferry::queue=debug
-    #[arg(long, global = true, value_name = "FILTER", default_value = "info")]
+    #[arg(long, global = true, value_name = "FILTER", default_value = "info", help_heading = GLOBAL)]
     pub log: String,
 
     /// When to colour the output
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = GLOBAL)]
     pub color: ColorChoice,
 }
 
@@ -65,7 +70,9 @@ Examples:
   meterferry demo                        the whole line in one terminal, nothing installed
   meterferry check                       is the configuration right?
   meterferry run                         run the agent
-  meterferry queue status                what waits, since when
+  meterferry queue status                what waits, since when, and when it will be full
+  meterferry dead-letters list           what could not be decoded, or was refused
+  meterferry rescue /mnt/.../queue       send on the queue of a dying card
   meterferry consume --brokers HOST:9092 read the readings on the other side
   meterferry audit --brokers HOST:9092   is everything there?
 
@@ -89,12 +96,14 @@ pub enum Command {
     Consume(consume::Args),
     /// Check that every reading the agents had is in Kafka
     Audit(audit::Args),
-    /// Look into the queue
+    /// Look into the queue, export, verify and repair it
     #[command(subcommand)]
     Queue(queue::Command),
-    /// Look into the dead letters
+    /// Look into the dead letters, export, replay and delete them
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
+    /// Send on the queue of a dying card, read in another machine
+    Rescue(rescue::Args),
     /// Print the versions of meterferry and of what it is built with
     Version(version::Args),
 }
@@ -112,31 +121,22 @@ impl Cli {
             Command::Audit(args) => audit::run(args, global),
             Command::Queue(command) => queue::run(command, global),
             Command::DeadLetters(command) => dead_letters::run(command, global),
+            Command::Rescue(args) => rescue::run(&args, global),
             Command::Version(args) => version::run(args, global),
         }
     }
 }
 
-/// The configuration, or what is wrong with it on standard error and exit code 78.
+/// The configuration, or what is wrong with it on standard error and exit code 78. Its warnings are about the agent: only
+/// `run` and `check` print them.
 fn load(global: &Global) -> Result<Loaded, ExitCode> {
     let mut errors = anstream::AutoStream::new(std::io::stderr(), terminal::colours(global.color));
     match config::load(global.config.as_deref(), &Environment::of_process()) {
-        Ok(loaded) => {
-            let _ = check::report_warnings(&mut errors, &loaded.warnings);
-            Ok(loaded)
-        }
+        Ok(loaded) => Ok(loaded),
         Err(problems) => {
             let _ = check::report(&mut errors, &problems);
             Err(ExitCode::from(EX_CONFIG))
         }
-    }
-}
-
-/// The queue's folder: as said on the command line, else from the configuration.
-fn queue_folder(said: Option<&Path>, global: &Global) -> Result<PathBuf, ExitCode> {
-    match said {
-        Some(path) => Ok(path.to_owned()),
-        None => load(global).map(|loaded| loaded.settings.queue.path),
     }
 }
 

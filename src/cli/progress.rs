@@ -1,69 +1,64 @@
-//! How far a command is that takes its time: a bar in a terminal, a line now and then elsewhere, nothing where it is
-//! done within a second.
+//! How far a long command is: a bar on standard error, where that is a terminal, and only once it has taken a second.
 
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use anstream::stream::IsTerminal;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::terminal;
-use super::units::count;
-
-/// What is over within this shows nothing.
+/// Before this a bar would only flicker.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Between two lines where there is no terminal.
-const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// The progress of one task, on standard error.
+/// One command's bar. Dropped, it is wiped.
 pub(super) struct Progress {
-    /// What is counted, such as "records".
-    what: &'static str,
-    total: u64,
-    terminal: bool,
-    bar: Option<ProgressBar>,
-    next: Instant,
+    bar: ProgressBar,
+    started: Instant,
+    shown: bool,
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Unit {
+    Bytes,
+    Records,
 }
 
 impl Progress {
-    pub(super) fn new(what: &'static str, total: u64) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let first = if terminal { PATIENCE } else { LINE_EVERY };
-        Self { what, total, terminal, bar: None, next: Instant::now() + first }
+    /// Of `total` units; `what` stands before the bar.
+    pub fn new(what: &str, total: u64, unit: Unit) -> Self {
+        let template = match unit {
+            Unit::Bytes => "{msg} {wide_bar} {binary_bytes} of {binary_total_bytes}, {eta} left",
+            Unit::Records => "{msg} {wide_bar} {human_pos} of {human_len}, {eta} left",
+        };
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden()).with_style(style);
+        bar.set_message(what.to_owned());
+        Self { bar, started: Instant::now(), shown: false }
     }
 
-    /// So many are done.
-    pub(super) fn set(&mut self, done: u64) {
-        if let Some(bar) = &self.bar {
-            bar.set_position(done);
-            return;
+    /// So much is done.
+    pub fn at(&mut self, position: u64) {
+        self.bar.set_position(position);
+        if !self.shown && self.started.elapsed() >= PATIENCE {
+            self.shown = true;
+            if io::stderr().is_terminal() {
+                self.bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(8));
+            }
         }
-        let now = Instant::now();
-        if now < self.next {
-            return;
-        }
-        if self.terminal {
-            self.bar = Some(bar(self.what, self.total, done));
-        } else {
-            terminal::say(format_args!("{} of {} {}", count(done), count(self.total), self.what));
-            self.next = now + LINE_EVERY;
-        }
+    }
+
+    /// What is done now.
+    pub fn says(&self, what: &str) {
+        self.bar.set_message(what.to_owned());
+    }
+
+    /// The total turned out to be another one.
+    pub fn of(&self, total: u64) {
+        self.bar.set_length(total);
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.bar.finish_and_clear();
     }
-}
-
-fn bar(what: &'static str, total: u64, done: u64) -> ProgressBar {
-    let template = "{bar:24} {human_pos} of {human_len} {msg}, {eta} left";
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10)).with_style(style);
-    bar.set_message(what);
-    bar.reset_eta();
-    bar.set_position(done);
-    bar
 }

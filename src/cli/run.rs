@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
-use super::{EX_CONFIG, Global, chain, fail, load};
+use super::{EX_CONFIG, Global, chain, check, fail, load, terminal};
 use crate::agent;
 use crate::config::Environment;
 use crate::config::machine::Machine;
@@ -32,6 +32,7 @@ Signals:
 Exit codes:
   0   stopped orderly
   1   a stage failed; another start recovers
+  2   the command line is wrong
   78  the configuration is wrong")]
 pub struct Args {
     /// Stop when the process that started this one is gone
@@ -46,7 +47,11 @@ pub fn run(args: Args, global: &Global) -> ExitCode {
         return fail(&error);
     }
     let settings = match load(global) {
-        Ok(loaded) => loaded.settings,
+        Ok(loaded) => {
+            let mut errors = anstream::AutoStream::new(std::io::stderr(), terminal::colours(global.color));
+            let _closed = check::report_warnings(&mut errors, &loaded.warnings);
+            loaded.settings
+        }
         Err(code) => return code,
     };
     if let Err(code) = super::log::start(global) {

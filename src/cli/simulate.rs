@@ -1,8 +1,6 @@
 //! `meterferry simulate`
 
-use std::fs;
 use std::io::{self, IsTerminal, Write};
-use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +11,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Global, signals, terminal};
-use crate::config::settings::{Login, Secret};
+use crate::config;
+use crate::config::settings::Login;
 use crate::shutdown::Shutdown;
 use crate::simulate::adapter::{self, Adapter};
 use crate::simulate::mqtt::{self, Event, FAST_STEP, Options};
@@ -151,10 +150,7 @@ fn start(args: Args) -> Result<ExitCode, String> {
 
 fn login(args: &Args) -> Result<Option<Login>, String> {
     let (Some(user), Some(file)) = (&args.user, &args.password_file) else { return Ok(None) };
-    let password = fs::read_to_string(file)
-        .map_err(|error| format!("cannot read the password file {}: {error}", file.display()))?;
-    let password = Secret(password.trim_end_matches(['\r', '\n']).to_owned());
-    Ok(Some(Login { username: user.clone(), password }))
+    Ok(Some(Login { username: user.clone(), password: config::password(file)? }))
 }
 
 /// Prints what would be published, at the same pace.
@@ -226,10 +222,7 @@ impl Screen {
             ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
         let screen = Self {
             bar: ProgressBar::with_draw_target(None, target).with_style(style),
-            broker: match options.host.parse::<Ipv6Addr>() {
-                Ok(address) => format!("[{address}]:{}", options.port),
-                Err(_) => format!("{}:{}", options.host, options.port),
-            },
+            broker: config::show_address(&options.host, options.port),
             topic: options.topic.clone(),
             devices: options.devices,
             count: options.count.map(|count| count.saturating_mul(u64::from(options.devices))),

@@ -122,10 +122,21 @@ proptest! {
         key in prop::sample::select(vec!["password", "sasl.password", "\"sasl.password\"", "passwd", "ssl.key.password"]),
         value in prop::sample::select(vec!["\"hunter2\"", "hunter2", "'hunter2", "[\"hunter2\"]", "\"hunter2\" x"]),
     ) {
-        let said = said(format!("[{section}]\n{key} = {value}\n").as_bytes());
-        prop_assert!(said.contains("error: "));
-        prop_assert!(!said.contains("hunter2"), "{}", said);
+        assert_secret(section, key, value);
     }
+}
+
+#[track_caller]
+fn assert_secret(section: &str, key: &str, value: &str) {
+    let said = said(format!("[{section}]\n{key} = {value}\n").as_bytes());
+    assert!(said.contains("error: "), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+/// A password without quotes stands in a line that is no TOML, under a key that is nearly one: neither message repeats it.
+#[test]
+fn secret_in_a_broken_line_under_a_misspelt_key() {
+    assert_secret("kafka.sasl", "passwd", "hunter2");
 }
 
 /// Keys within keys, deeper than any configuration: an error, not a stack overflow.

@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use super::check::{COMPRESSION, DELIVERY, MECHANISMS, PAYLOAD};
-use super::settings::{Format, Interface, Kafka, Login, Mqtt, MqttListener, Queue, Settings, Source, Tls, WhenFull};
+use super::check::{COMPRESSION, MECHANISMS, PAYLOAD, WHEN_FULL};
+use super::settings::{Format, Interface, Kafka, Login, Mqtt, MqttListener, Queue, Settings, Source, Tls};
 use super::units::{show_duration, show_size};
 
 /// What stands where a secret's file was named.
@@ -32,17 +32,13 @@ fn queue(lines: &mut Lines, queue: &Queue) {
     lines.path("path", Some(&queue.path));
     lines.text("max_size", show_size(queue.max_size));
     lines.text("min_free", show_size(queue.min_free));
-    lines.text(
-        "when_full",
-        match queue.when_full {
-            WhenFull::Block => "block",
-        },
-    );
+    lines.text("when_full", word(WHEN_FULL, queue.when_full));
     lines.text("segment_size", show_size(queue.segment_size));
     lines.text("commit_delay", show_duration(queue.commit_delay));
     lines.plain("redelivery_window", queue.redelivery_window);
     lines.text("max_reading_size", show_size(queue.max_reading_size as u64));
     lines.text("max_dead_letters", show_size(queue.max_dead_letters));
+    lines.text_if("dead_letters_max_age", queue.dead_letters_max_age.map(show_duration));
 }
 
 fn kafka(lines: &mut Lines, kafka: &Kafka) {
@@ -52,7 +48,7 @@ fn kafka(lines: &mut Lines, kafka: &Kafka) {
     }
     lines.text("topic", &kafka.topic);
     lines.text("resume_topic", &kafka.resume_topic);
-    lines.text("delivery", word(DELIVERY, kafka.delivery));
+    lines.text("delivery", kafka.delivery.word());
     lines.text(
         "format",
         match kafka.format {

@@ -28,8 +28,7 @@ pub struct Around<'a> {
 ///
 /// # Errors
 ///
-/// As the system says it; `FileTooLarge` beyond the limit, `InvalidInput` for what is no file (a folder, a socket) and
-/// might never end.
+/// As the system says it; `FileTooLarge` beyond the limit, `InvalidInput` for a folder.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let kind = std::fs::metadata(path)?.file_type();
     if kind.is_dir() {
@@ -89,22 +88,39 @@ pub fn secret(section: &mut Section, report: &mut Report, key: &str, around: Aro
         Taken::Absent => return Taken::Absent,
         Taken::Wrong => return Taken::Wrong,
     };
-    let wrong = |report: &mut Report, what: &str, hint: &str| {
-        report.error(place, format!("{}: {} {what}", section.path_of(key), path.display()), hint);
-        Taken::Wrong
-    };
-    let Ok(text) = String::from_utf8(content) else {
-        return wrong(report, "is not UTF-8 text", "the file must hold the password and nothing else");
-    };
+    match only_line(content) {
+        Ok(secret) => Taken::Value(Given { place, value: secret }),
+        Err(what) => {
+            let label = format!("{}: {} {what}", section.path_of(key), path.display());
+            report.error(place, label, PASSWORD_ALONE);
+            Taken::Wrong
+        }
+    }
+}
+
+const PASSWORD_ALONE: &str = "the file must hold the password and nothing else";
+
+/// A password from a file named on the command line, by the rules of those named in the configuration.
+///
+/// # Errors
+///
+/// What is wrong with the file, and what it should be.
+pub fn password(path: &Path) -> Result<Secret, String> {
+    let wrong = |what: &dyn std::fmt::Display| format!("the password file {} {what}", path.display());
+    let content = read(path).map_err(|error| wrong(&format_args!("cannot be read: {error}")))?;
+    only_line(content).map_err(|what| wrong(&format_args!("{what}\n  hint: {PASSWORD_ALONE}")))
+}
+
+/// The text without its trailing newline, or what is wrong with it.
+fn only_line(content: Vec<u8>) -> Result<Secret, &'static str> {
+    let text = String::from_utf8(content).map_err(|_| "is not UTF-8 text")?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);
-    if text.is_empty() {
-        return wrong(report, "is empty", "the file must hold the password");
+    match text {
+        "" => Err("is empty"),
+        _ if text.contains(['\n', '\r', '\0']) => Err("has more than one line"),
+        _ => Ok(Secret(text.to_owned())),
     }
-    if text.contains(['\n', '\r', '\0']) {
-        return wrong(report, "has more than one line", "the file must hold the password and nothing else");
-    }
-    Taken::Value(Given { place, value: Secret(text.to_owned()) })
 }
 
 /// `username` and `password_file`: both or neither.
@@ -234,4 +250,31 @@ pub fn tls(section: &mut Section, report: &mut Report, side: Side, around: Aroun
     }
     let path = |taken: Taken<PathBuf>| taken.given().map(|given| given.value);
     Tls { ca_file: path(ca), certificate_file: path(certificate), key_file: path(key), verify_hostname: true }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A password file named on the command line obeys the same rules; the message names the file and the cure.
+    #[test]
+    fn password_on_the_command_line() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("password");
+        let said = |content: &[u8]| {
+            std::fs::write(&file, content).expect("write");
+            password(&file)
+                .map(|secret| secret.0)
+                .map_err(|error| error.replace(&*folder.path().to_string_lossy(), "/etc"))
+        };
+        assert_eq!(said(b" a b \r\n"), Ok(" a b ".to_owned()));
+        for (content, what) in
+            [(&b"\n"[..], "is empty"), (b"a\nb\n", "has more than one line"), (b"\xff", "is not UTF-8 text")]
+        {
+            let cure = "  hint: the file must hold the password and nothing else";
+            assert_eq!(said(content), Err(format!("the password file /etc/password {what}\n{cure}")));
+        }
+        let error = password(folder.path()).expect_err("a folder");
+        assert!(error.ends_with("cannot be read: it is a folder"), "{error}");
+    }
 }

@@ -33,6 +33,8 @@ mod shipped;
 
 pub use dump::dump;
 pub use environment::Environment;
+pub use files::password;
+pub use names::show_address;
 pub use problem::{Problem, Problems};
 pub use units::{parse_duration, parse_size, show_duration, show_size};
 
@@ -46,6 +48,18 @@ pub struct Loaded {
     pub files: Vec<PathBuf>,
     /// What is allowed and may still be a mistake.
     pub warnings: Vec<Problem>,
+}
+
+/// What holds where no file says otherwise; there are no sources.
+pub fn defaults(environment: &Environment) -> Settings {
+    let root = raw::Table { place: problem::Place { file: 0, line: 0 }, entries: Vec::new() };
+    // That sources are missing is no problem here.
+    check::check(root, files::Around { environment, beside: Path::new("") }, &mut problem::Report::default())
+}
+
+/// Whether `text` may be an agent's id.
+pub fn is_agent_id(text: &str) -> bool {
+    names::agent_id(text).is_ok()
 }
 
 /// Reads and checks the configuration: `explicit`, else `/etc/meterferry/meterferry.toml`, else `meterferry.toml` in the

@@ -55,6 +55,11 @@ pub fn host(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// `host:port` as a person reads it, an IPv6 address in brackets.
+pub fn show_address(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// `host:port`, an IPv6 address in brackets: the host without brackets, and the port.
 pub fn host_and_port(text: &str) -> Result<(String, u16), String> {
     const FORM: &str = "must be HOST:PORT, an IPv6 address in brackets";

@@ -110,18 +110,12 @@ pub fn parse(bytes: &[u8], file: usize, report: &mut Report) -> Table {
             .collect();
         let repair = found.iter().find_map(|(line, message)| Some((*line, *message, repair(&lines, *line, message)?)));
         match repair {
-            Some((line, message, (changed, text))) if rounds < REPAIRS => {
-                if changed + 1 == line {
-                    syntax_error(file, line, message, &lines, &mut broken, report);
-                } else {
-                    let place = Place { file, line: changed + 1 };
-                    report.error(
-                        place,
-                        "not TOML: unclosed array, expected `]`",
-                        format!("close it before line {line}"),
-                    );
+            Some((line, message, repair)) if rounds < REPAIRS => {
+                match repair.instead {
+                    None => syntax_error(file, line, message, &lines, &mut broken, report),
+                    Some((message, hint)) => report.error(Place { file, line: repair.line + 1 }, message, hint),
                 }
-                lines[changed] = text;
+                lines[repair.line] = repair.text;
                 rounds += 1;
             }
             _ => {
@@ -195,7 +189,13 @@ fn syntax_error(
         message if message.starts_with("duplicate key") && plain(text.trim_matches(['[', ']'])) => {
             format!("put the keys of both {text} under one of them")
         }
+        message if message.starts_with("duplicate key") && shown => {
+            format!("keep one of the lines that set {key}")
+        }
         message if message.starts_with("duplicate key") => "keep one of them".to_owned(),
+        message if message.starts_with("unclosed table") => {
+            "a table's name stands alone in its line: [NAME], or [[source]] for each source".to_owned()
+        }
         message if message.starts_with("key with no value") => "write KEY = VALUE, or put a # before it".to_owned(),
         _ => String::new(),
     };
@@ -211,27 +211,56 @@ fn yes_or_no(text: &str) -> Option<bool> {
     }
 }
 
-/// How to read on behind an error at which the parser would lose the rest of the file: which line to replace (counted
-/// from 0), and by what.
-fn repair(lines: &[String], line: usize, message: &str) -> Option<(usize, String)> {
+/// How to read on behind an error at which the parser would lose the rest of the file.
+struct Repair {
+    /// Counted from 0.
+    line: usize,
+    text: String,
+    /// What to say of that line, and a hint, where the parser's words and place mislead.
+    instead: Option<(String, String)>,
+}
+
+fn repair(lines: &[String], line: usize, message: &str) -> Option<Repair> {
     let text = lines.get(line - 1)?;
     let trimmed = text.trim();
     if message.starts_with("key with no value") {
-        return Some((line - 1, String::new()));
+        return Some(Repair { line: line - 1, text: String::new(), instead: None });
     }
     if message.starts_with("unclosed table") {
         let brackets = if trimmed.starts_with("[[") { "]]" } else { "]" };
         let head = trimmed.split('#').next().unwrap_or_default();
         let closed = format!("{}{brackets}", head.trim().trim_end_matches(']'));
-        return (closed != *text).then_some((line - 1, closed));
+        return (closed != *text).then_some(Repair { line: line - 1, text: closed, instead: None });
+    }
+    if message.starts_with("duplicate key") {
+        return single_among_many(lines, line);
     }
     // An array that runs into the next key or table was meant to end before it.
     if message.contains("array") && starts_something(trimmed) {
         let before = lines[..line - 1].iter().rposition(|text| !text.trim().is_empty())?;
         let text = lines[before].trim_end();
-        return (!text.contains('#') && text.len() < 10_000).then(|| (before, format!("{text}]")));
+        let instead = ("not TOML: unclosed array, expected `]`".to_owned(), format!("close it before line {line}"));
+        let closed = Repair { line: before, text: format!("{text}]"), instead: Some(instead) };
+        return (!text.contains('#') && text.len() < 10_000).then_some(closed);
     }
     None
+}
+
+/// A `[source]` among `[[source]]`, before this line or at it, was meant to be one of them.
+fn single_among_many(lines: &[String], line: usize) -> Option<Repair> {
+    const SINGLE: &str = "[source]";
+    const MANY: &str = "[[source]]";
+    let is = |text: &String, wanted: &str| text.split('#').next().unwrap_or_default().trim() == wanted;
+    let found = lines.get(line - 1)?;
+    let line = if is(found, MANY) {
+        lines[..line - 1].iter().rposition(|text| is(text, SINGLE))?
+    } else if is(found, SINGLE) && lines.iter().any(|text| is(text, MANY)) {
+        line - 1
+    } else {
+        return None;
+    };
+    let instead = ("source is a table: must be an array of tables".to_owned(), format!("write {MANY}"));
+    Some(Repair { line, text: MANY.to_owned(), instead: Some(instead) })
 }
 
 /// Whether a line begins a key with its value, or a table.

@@ -43,6 +43,9 @@ impl<T> Taken<T> {
     }
 }
 
+/// Times that a key may have, both ends included.
+type Times = RangeInclusive<Duration>;
+
 /// A table that is being read.
 #[derive(Debug)]
 pub struct Section {
@@ -146,32 +149,28 @@ impl Section {
     }
 
     /// A time with a unit, within `range`; `example` is what the hint shows.
-    pub fn duration(
-        &mut self,
-        report: &mut Report,
-        key: &str,
-        range: RangeInclusive<Duration>,
-        example: Duration,
-    ) -> Taken<Duration> {
-        let show = |value: &Duration| units::show_duration(*value);
-        let limits = format!("must be a time from {} to {}", show(range.start()), show(range.end()));
-        let example = units::show_duration(example);
-        self.measure(report, key, range, limits, &example, units::parse_duration, units::nearest_duration)
+    pub fn duration(&mut self, report: &mut Report, key: &str, range: Times, example: Duration) -> Taken<Duration> {
+        self.time(report, key, range, example, "a time", units::parse_duration)
     }
 
     /// Like [`Section::duration`], for what is counted in whole seconds.
-    pub fn seconds(
+    pub fn seconds(&mut self, report: &mut Report, key: &str, range: Times, example: Duration) -> Taken<Duration> {
+        let whole = |text: &str| units::parse_duration(text).filter(|time| time.subsec_nanos() == 0);
+        self.time(report, key, range, example, "whole seconds", whole)
+    }
+
+    fn time(
         &mut self,
         report: &mut Report,
         key: &str,
-        range: RangeInclusive<Duration>,
+        range: Times,
         example: Duration,
+        what: &str,
+        parse: impl Fn(&str) -> Option<Duration>,
     ) -> Taken<Duration> {
         let show = |value: &Duration| units::show_duration(*value);
-        let limits = format!("must be whole seconds from {} to {}", show(range.start()), show(range.end()));
-        let example = units::show_duration(example);
-        let whole = |text: &str| units::parse_duration(text).filter(|time| time.subsec_nanos() == 0);
-        self.measure(report, key, range, limits, &example, whole, units::nearest_duration)
+        let limits = format!("must be {what} from {} to {}", show(range.start()), show(range.end()));
+        self.measure(report, key, range, limits, &show(&example), parse, units::nearest_duration)
     }
 
     #[allow(clippy::too_many_arguments, reason = "the two kinds of measure differ in all of these")]

@@ -1,8 +1,11 @@
 //! The checked, typed configuration. Everything in it is within its limits.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use super::names::show_address;
 
 /// All that the agent is configured with.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,6 +14,22 @@ pub struct Settings {
     pub queue: Queue,
     pub kafka: Kafka,
     pub sources: Vec<Source>,
+}
+
+impl Settings {
+    /// Every topic that readings go to: the usual one first.
+    pub fn kafka_topics(&self) -> Vec<&str> {
+        let mut topics: Vec<&str> = Vec::new();
+        if self.sources.is_empty() || self.sources.iter().any(|source| source.kafka_topic.is_none()) {
+            topics.push(&self.kafka.topic);
+        }
+        for own in self.sources.iter().filter_map(|source| source.kafka_topic.as_deref()) {
+            if !topics.contains(&own) {
+                topics.push(own);
+            }
+        }
+        topics
+    }
 }
 
 /// `[agent]`
@@ -36,7 +55,7 @@ pub struct Queue {
     pub max_size: u64,
     /// Bytes that stay free on the file system. Default 512 MiB.
     pub min_free: u64,
-    /// What happens to new readings when `max_size` is reached.
+    /// What happens when there is no room for new readings. Default `block`.
     pub when_full: WhenFull,
     /// Bytes of records after which a new segment begins. Default 16 MiB.
     pub segment_size: u64,
@@ -49,6 +68,8 @@ pub struct Queue {
     pub max_reading_size: usize,
     /// Bytes of dead letters; above it the oldest are deleted. Default 64 MiB.
     pub max_dead_letters: u64,
+    /// Dead letters older than this are deleted. None: never for their age.
+    pub dead_letters_max_age: Option<Duration>,
 }
 
 /// `queue.when_full`
@@ -56,6 +77,10 @@ pub struct Queue {
 pub enum WhenFull {
     /// Stop acknowledging until there is room.
     Block,
+    /// Give up the oldest readings.
+    DropOldest,
+    /// Of the oldest readings, keep one in 10 s, then in a minute, then in 15 minutes.
+    Thin,
 }
 
 /// `[kafka]`
@@ -106,6 +131,16 @@ pub enum Delivery {
     AtLeastOnce,
 }
 
+impl Delivery {
+    /// As the configuration writes it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::ExactlyOnce => "exactly-once",
+            Self::AtLeastOnce => "at-least-once",
+        }
+    }
+}
+
 /// `kafka.format`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -142,8 +177,8 @@ pub struct Sasl {
     pub password: Secret,
 }
 
-impl std::fmt::Debug for Sasl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Sasl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sasl")
             .field("mechanism", &self.mechanism)
             .field("username", &self.username)
@@ -163,8 +198,8 @@ pub enum SaslMechanism {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
 
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
 }
@@ -197,6 +232,21 @@ pub enum Payload {
 }
 
 /// `source.type` with its keys.
+/// In a line: its name, its kind, where it listens or connects to, and for what.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.interface {
+            Interface::Mqtt(mqtt) => {
+                let address = show_address(&mqtt.host, mqtt.port);
+                write!(f, "{} (mqtt {address} {})", self.name, mqtt.topics.join(" "))
+            }
+            Interface::MqttListener(listener) => {
+                write!(f, "{} (mqtt-listener {} {})", self.name, listener.listen, listener.topics.join(" "))
+            }
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum Interface {
     Mqtt(Mqtt),

@@ -26,7 +26,7 @@ const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMA==\n-----END PRIVATE KEY-----\
 /// What `text` loads to, in a folder with all files that the shipped file names.
 fn loaded(text: &str) -> (tempfile::TempDir, Loaded) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    for line in uncommented().lines() {
+    for line in uncommented().lines().chain(text.lines()) {
         for name in line.split('"').filter(|part| !part.contains(['=', ' '])) {
             let content = match Path::new(name).extension().and_then(|ending| ending.to_str()) {
                 Some("pem") => CERTIFICATE,
@@ -57,6 +57,21 @@ fn as_shipped_it_is_the_default() {
     let Interface::Mqtt(mqtt) = &source.interface else { panic!("not a broker") };
     assert_eq!((mqtt.host.as_str(), mqtt.port, &mqtt.topics[..]), ("localhost", 1883, &["sma".to_owned()][..]));
     assert_eq!(shipped.settings.queue.path, PathBuf::from("/var/lib/meterferry/queue"));
+}
+
+/// Every example is right as it stands: neither a problem nor a warning, once the files that it names are there.
+#[test]
+fn examples_are_right() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("edge-config/examples");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&folder).expect("edge-config/examples is shipped") {
+        let path = entry.expect("an entry").path();
+        let (_folder, loaded) = loaded(&std::fs::read_to_string(&path).expect("text"));
+        assert!(loaded.warnings.is_empty(), "{}: {:?}", path.display(), loaded.warnings);
+        names.push(path.file_name().expect("a file").to_string_lossy().into_owned());
+    }
+    names.sort();
+    assert_eq!(names, ["listener.toml", "scram.toml", "two-adapters.toml"]);
 }
 
 /// The keys of each table, as `table.key`; sources by their type.

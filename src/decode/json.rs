@@ -119,6 +119,81 @@ impl<'de> de::Deserialize<'de> for Text<'de> {
     }
 }
 
+/// A value that is neither an array nor an object.
+pub(super) enum Plain<'de> {
+    Text(Cow<'de, str>),
+    Number(serde_json::Number),
+    Flag,
+    Null,
+}
+
+/// What a value becomes, by its kind.
+pub(super) trait Shape<'de>: Sized {
+    type Value;
+
+    fn plain<E: de::Error>(self, plain: Plain<'de>) -> Result<Self::Value, E>;
+
+    fn array<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error>;
+
+    fn object<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error>;
+}
+
+/// Reads a value of any kind as its shape says.
+pub(super) struct Read<S>(pub(super) S);
+
+impl<'de, S: Shape<'de>> DeserializeSeed<'de> for Read<S> {
+    type Value = S::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, S: Shape<'de>> Visitor<'de> for Read<S> {
+    type Value = S::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        self.0.plain(Plain::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        self.0.plain(Plain::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+        self.0.plain(Plain::Number(number.into()))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
+        self.0.plain(Plain::Number(number.into()))
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<Self::Value, E> {
+        // serde_json reads no number that is not finite; null is how it would write one.
+        self.0.plain(serde_json::Number::from_f64(number).map_or(Plain::Null, Plain::Number))
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Self::Value, E> {
+        self.0.plain(Plain::Flag)
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        self.0.plain(Plain::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        self.0.array(seq)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        self.0.object(map)
+    }
+}
+
 /// A value as far as a decoder looks at it.
 pub(super) enum Scalar<'de> {
     Text(Cow<'de, str>),
@@ -127,7 +202,7 @@ pub(super) enum Scalar<'de> {
     Other,
 }
 
-/// Reads a value to its end, holding it to the rules, and keeps it where it is a text or a number.
+/// Any value is read to its end, held to the rules, and kept where it is a text or a number.
 #[derive(Clone, Copy)]
 pub(super) struct Scalars<'rules> {
     pub(super) rules: &'rules Rules,
@@ -135,60 +210,35 @@ pub(super) struct Scalars<'rules> {
     pub(super) depth: usize,
 }
 
-impl<'de> DeserializeSeed<'de> for Scalars<'_> {
-    type Value = Scalar<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
+impl Scalars<'_> {
+    /// For the values within this one.
+    pub(super) fn inner<E: de::Error>(self) -> Result<Self, E> {
+        Ok(Self { depth: self.rules.deeper(self.depth)?, ..self })
     }
 }
 
-impl<'de> Visitor<'de> for Scalars<'_> {
+impl<'de> Shape<'de> for Scalars<'_> {
     type Value = Scalar<'de>;
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
+    fn plain<E: de::Error>(self, plain: Plain<'de>) -> Result<Self::Value, E> {
+        Ok(match plain {
+            Plain::Text(text) => Scalar::Text(text),
+            Plain::Number(number) => Scalar::Number(number),
+            Plain::Flag | Plain::Null => Scalar::Other,
+        })
     }
 
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Scalar::Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Scalar::Text(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
-        Ok(Scalar::Number(number.into()))
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
-        Ok(Scalar::Number(number.into()))
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
-        Ok(serde_json::Number::from_f64(number).map_or(Scalar::Other, Scalar::Number))
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+    fn array<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let inner = self.inner()?;
+        while seq.next_element_seed(Read(inner))?.is_some() {}
         Ok(Scalar::Other)
     }
 
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Scalar::Other)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let inner = Self { depth: self.rules.deeper(self.depth)?, ..self };
-        while seq.next_element_seed(inner)?.is_some() {}
-        Ok(Scalar::Other)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let inner = Self { depth: self.rules.deeper(self.depth)?, ..self };
+    fn object<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let inner = self.inner()?;
         let mut keys = Keys::new(self.rules);
         while keys.next(&mut map)?.is_some() {
-            map.next_value_seed(inner)?;
+            map.next_value_seed(Read(inner))?;
         }
         Ok(Scalar::Other)
     }

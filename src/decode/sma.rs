@@ -4,11 +4,10 @@
 //! metadata: `api_version`, `name`, `sma_time`. Documents may be partial; unknown codes and metadata occur.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess};
 
-use super::json::{Keys, Rules, Scalar, Scalars};
+use super::json::{Keys, Plain, Read, Rules, Scalar, Scalars, Shape};
 use super::{Code, Decoded, Measurement, Reason, Value};
 
 /// Seconds from 1970 to the year 10000: what is later is no time at all.
@@ -18,7 +17,7 @@ pub(super) fn decode(source: &str, bytes: &[u8]) -> Result<Decoded, Reason> {
     let text = std::str::from_utf8(bytes).map_err(|error| Reason::NotUtf8 { offset: error.valid_up_to() })?;
     let rules = Rules::default();
     let mut json = serde_json::Deserializer::from_str(text);
-    let document = DocumentSeed { rules: &rules }
+    let document = Read(Documents(&rules))
         .deserialize(&mut json)
         .and_then(|document| json.end().map(|()| document))
         .map_err(|error| rules.reason(&error))?;
@@ -74,31 +73,31 @@ fn is(code: &Code, c: u8, d: u8, e: u8) -> bool {
     matches!(code, Code::Obis(code) if matches!(code.a(), None | Some(0)) && code.is(c, d, e))
 }
 
-struct DocumentSeed<'rules> {
-    rules: &'rules Rules,
-}
+/// The document is an object of members.
+struct Documents<'rules>(&'rules Rules);
 
-impl<'de> DeserializeSeed<'de> for DocumentSeed<'_> {
+impl<'de> Shape<'de> for Documents<'_> {
     type Value = Document;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for DocumentSeed<'_> {
-    type Value = Document;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
+    fn plain<E: de::Error>(self, plain: Plain<'de>) -> Result<Self::Value, E> {
+        Err(self.0.shape(match plain {
+            Plain::Text(_) => "a text",
+            Plain::Number(_) => "a number",
+            Plain::Flag => "true or false",
+            Plain::Null => "null",
+        }))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+    fn array<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
+        Err(self.0.shape("an array"))
+    }
+
+    fn object<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut document = Document::default();
-        let mut keys = Keys::new(self.rules);
+        let mut keys = Keys::new(self.0);
         while let Some(key) = keys.next(&mut map)? {
             document.members += 1;
-            match map.next_value_seed(MemberSeed(Scalars { rules: self.rules, depth: 1 }))? {
+            match map.next_value_seed(Read(Members(Scalars { rules: self.0, depth: 1 })))? {
                 Member::Measurement { value, time } => {
                     document.measurements.push(Measurement { code: code(key), value, time });
                 }
@@ -109,34 +108,6 @@ impl<'de> Visitor<'de> for DocumentSeed<'_> {
             }
         }
         Ok(document)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
-        Err(self.rules.shape("an array"))
-    }
-
-    fn visit_str<E: de::Error>(self, _: &str) -> Result<Self::Value, E> {
-        Err(self.rules.shape("a text"))
-    }
-
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Self::Value, E> {
-        Err(self.rules.shape("true or false"))
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
-        Err(self.rules.shape("null"))
-    }
-
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Self::Value, E> {
-        Err(self.rules.shape("a number"))
-    }
-
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Self::Value, E> {
-        Err(self.rules.shape("a number"))
-    }
-
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Self::Value, E> {
-        Err(self.rules.shape("a number"))
     }
 }
 
@@ -153,30 +124,26 @@ enum Member<'de> {
     Scalar(Scalar<'de>),
 }
 
-/// Reads a member: an object with a `value` that is a number or a text is a measurement, everything else metadata.
-struct MemberSeed<'rules>(Scalars<'rules>);
+/// An object with a `value` that is a number or a text is a measurement, everything else metadata.
+struct Members<'rules>(Scalars<'rules>);
 
-impl<'de> DeserializeSeed<'de> for MemberSeed<'_> {
+impl<'de> Shape<'de> for Members<'_> {
     type Value = Member<'de>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for MemberSeed<'_> {
-    type Value = Member<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.expecting(f)
+    fn plain<E: de::Error>(self, plain: Plain<'de>) -> Result<Self::Value, E> {
+        self.0.plain(plain).map(Member::Scalar)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let inner = Scalars { depth: self.0.rules.deeper(self.0.depth)?, ..self.0 };
+    fn array<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        self.0.array(seq).map(Member::Scalar)
+    }
+
+    fn object<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let inner = self.0.inner()?;
         let mut keys = Keys::new(self.0.rules);
         let (mut value, mut time) = (None, None);
         while let Some(key) = keys.next(&mut map)? {
-            match (key.as_ref(), map.next_value_seed(inner)?) {
+            match (key.as_ref(), map.next_value_seed(Read(inner))?) {
                 ("value", Scalar::Text(text)) => value = Some(Value::Text(text.into_owned())),
                 ("value", Scalar::Number(number)) => value = Some(Value::Number(number)),
                 ("time", scalar) => time = seconds(&scalar),
@@ -184,38 +151,6 @@ impl<'de> Visitor<'de> for MemberSeed<'_> {
             }
         }
         Ok(value.map_or(Member::Scalar(Scalar::Other), |value| Member::Measurement { value, time }))
-    }
-
-    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        self.0.visit_borrowed_str(text).map(Member::Scalar)
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        self.0.visit_str(text).map(Member::Scalar)
-    }
-
-    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
-        self.0.visit_u64(number).map(Member::Scalar)
-    }
-
-    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
-        self.0.visit_i64(number).map(Member::Scalar)
-    }
-
-    fn visit_f64<E: de::Error>(self, number: f64) -> Result<Self::Value, E> {
-        self.0.visit_f64(number).map(Member::Scalar)
-    }
-
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Self::Value, E> {
-        self.0.visit_bool(value).map(Member::Scalar)
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
-        self.0.visit_unit().map(Member::Scalar)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-        self.0.visit_seq(seq).map(Member::Scalar)
     }
 }
 

@@ -26,10 +26,7 @@ impl Names {
             Class::Right => Some(self.right(failure)),
             Class::Login => Some(login(failure.code).to_owned()),
             Class::Unsupported => Some(self.unsupported(failure)),
-            Class::Timestamp => Some(
-                "Kafka refuses the timestamps: is this machine's clock right, and the broker's? Nothing is discarded"
-                    .to_owned(),
-            ),
+            Class::Timestamp => Some(self.timestamp(failure)),
             Class::Setting | Class::Record => Some(setting(failure)),
             Class::Transient if failure.call == Call::Init && failure.code == Code::OperationTimedOut => Some(
                 "the broker answers but not its transaction coordinator: on a cluster of fewer than three brokers set \
@@ -90,6 +87,17 @@ impl Names {
         format!(
             "grant the right: kafka-acls.sh --bootstrap-server {} --add --allow-principal User:{user} {grant}",
             self.server
+        )
+    }
+
+    fn timestamp(&self, failure: &Failure) -> String {
+        format!(
+            "nothing is discarded. Is this machine's clock right, and the broker's? If the topic has \
+             message.timestamp.before.max.ms, set kafka.timestamp_before_max to it, or let the agent read it: kafka-acls.sh \
+             --bootstrap-server {} --add --allow-principal User:{} --operation DescribeConfigs --topic {}",
+            self.server,
+            self.user.as_deref().unwrap_or("NAME"),
+            self.subject(failure)
         )
     }
 

@@ -13,7 +13,8 @@ pub const OPEN_LIMIT: Duration = Duration::from_secs(2);
 /// for the commit.
 pub const STREAM_LIMIT: Duration = Duration::from_secs(1);
 
-/// Of the first transaction on a new connection: less than 2 s at 64 kbit/s.
+/// Of the first transaction on a new connection: less than 2 s at 64 kbit/s. Where even that took too long, the next
+/// connection begins with less.
 const FIRST: Allowance = Allowance { records: 100, bytes: 12 * 1024 };
 
 /// How much the next transaction may carry; at least one record in any case.
@@ -52,6 +53,8 @@ pub struct Pace {
     /// `kafka.batch_count` and `kafka.batch_size`: however fast the connection, no transaction carries more.
     most: Allowance,
     allowance: Allowance,
+    /// What a new connection begins with, and no transaction is planned to be smaller than; [`FIRST`] at most.
+    start: Allowance,
     suspects: Option<Suspects>,
     /// A load above this was refused although none of its records was: the topic takes no larger batch. Believed for so
     /// many transactions more.
@@ -64,7 +67,7 @@ const CEILING_TURNS: u32 = 1_000;
 impl Pace {
     /// Of a connection of unknown speed.
     pub fn new(most: Allowance) -> Self {
-        Self { most, allowance: FIRST, suspects: None, ceiling: None }
+        Self { most, allowance: FIRST, start: FIRST, suspects: None, ceiling: None }
     }
 
     /// Of the next transaction.
@@ -76,7 +79,16 @@ impl Pace {
 
     /// After a connection was made anew: its speed is unknown.
     pub fn connected(&mut self) {
-        self.allowance = FIRST;
+        self.allowance = self.start;
+    }
+
+    /// After a transaction that was open for `open` and came to nothing, through no fault of its records: on a slow or throttled
+    /// line it was too large, and would be at every attempt.
+    pub fn failed(&mut self, load: Load, open: Duration) {
+        if open > OPEN_LIMIT {
+            self.start.records = self.start.records.min(load.records / 2).max(1);
+            self.start.bytes = self.start.bytes.min(load.bytes / 2).max(1);
+        }
     }
 
     /// After a transaction that took `open` from its first record to its end.
@@ -99,11 +111,15 @@ impl Pace {
             usize::try_from(target).unwrap_or(usize::MAX)
         };
         let (records, bytes) = (self.allowance.records, self.allowance.bytes);
+        if open <= OPEN_LIMIT / 2 {
+            self.start.records = self.start.records.saturating_mul(2).min(FIRST.records);
+            self.start.bytes = self.start.bytes.saturating_mul(2).min(FIRST.bytes);
+        }
         self.allowance = if open > OPEN_LIMIT / 2 {
-            // Never below the first: few records in a lot of time say that the way is long, not that it is narrow.
+            // Never below the start: few records in a lot of time say that the way is long, not that it is narrow.
             Allowance {
-                records: records.min(fits(load.records)).max(FIRST.records),
-                bytes: bytes.min(fits(load.bytes)).max(FIRST.bytes),
+                records: records.min(fits(load.records)).max(self.start.records),
+                bytes: bytes.min(fits(load.bytes)).max(self.start.bytes),
             }
         } else if load.records.saturating_mul(2) >= records || load.bytes.saturating_mul(2) >= bytes {
             Allowance {
@@ -164,6 +180,35 @@ mod tests {
             let bytes = allowance.bytes.min(allowance.records * size) as f64;
             let possible = (rate as f64 / 4.0).min(MOST.bytes as f64).min((MOST.records * size) as f64);
             prop_assert!(bytes >= possible.min(FIRST.bytes as f64) && bytes >= possible / 2.0, "{bytes} of {possible}");
+        }
+
+        /// Promise 5: on a line so slow, or so throttled, that the first transaction cannot be finished in its time, smaller ones
+        /// get through as long as a single record does, and on a line that recovers they grow again.
+        #[test]
+        fn slow_line_is_not_stuck(rate in 50u64..20_000, size in 50usize..2_000, fixed_ms in 1u64..1_500) {
+            const TIMEOUT: Duration = Duration::from_secs(5);
+            let took = |bytes: usize, rate: u64| {
+                Duration::from_millis(fixed_ms) + Duration::from_secs_f64(bytes as f64 / rate as f64)
+            };
+            prop_assume!(took(size, rate) < TIMEOUT);
+            let (mut pace, mut carried, mut last) = (Pace::new(MOST), 0, 0);
+            for round in 0..60 {
+                let rate = if round < 40 { rate } else { 10_000_000 };
+                let allowance = pace.allowance();
+                let records = allowance.records.min(allowance.bytes / size).max(1);
+                let (load, open) = (Load { records, bytes: records * size, next: 0 }, took(records * size, rate));
+                if open > TIMEOUT {
+                    prop_assert!(round < 8 || carried > 0, "nothing carried after {round} rounds");
+                    pace.failed(load, TIMEOUT);
+                    pace.connected();
+                } else {
+                    carried += records;
+                    last = records;
+                    pace.committed(load, open);
+                }
+            }
+            prop_assert!(carried > 30, "{carried}");
+            prop_assert!(last * size >= FIRST.bytes || last >= FIRST.records || fixed_ms > 400, "{last}");
         }
 
         /// Promise 5: halving finds the refused records one by one, condemns none of their neighbours, and comes to an end.

@@ -22,7 +22,13 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({:?} in {:?})", self.detail, self.code, self.call)?;
+        f.write_str(&self.detail)?;
+        // Some of the library's messages name the code themselves.
+        let code = format!("{:?}", self.code);
+        if !self.detail.contains(&code) {
+            write!(f, " ({code})")?;
+        }
+        write!(f, " while {}", self.call)?;
         self.topic.as_ref().map_or(Ok(()), |topic| write!(f, ", topic {topic}"))
     }
 }

@@ -3,6 +3,8 @@
 //! The codes are those of librdkafka (`rd_kafka_resp_err_t`), under the names the Rust binding gives them; `kafka/code.rs`
 //! translates and its test shows that none is missing here.
 
+use std::fmt;
+
 /// Which step of the protocol failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Call {
@@ -24,6 +26,23 @@ pub enum Call {
     WriteResumePoint,
     /// `commit_transaction`.
     Commit,
+}
+
+/// What was being done.
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Configure => "making the client",
+            Self::Topics => "asking for the topics",
+            Self::CreateTopic => "making the topic",
+            Self::Init => "initialising transactions",
+            Self::ReadResumePoint => "reading the resume point",
+            Self::Begin => "beginning a transaction",
+            Self::Produce => "sending records",
+            Self::WriteResumePoint => "writing the resume point",
+            Self::Commit => "committing",
+        })
+    }
 }
 
 impl Call {

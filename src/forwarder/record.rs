@@ -4,10 +4,12 @@
 //! say stands in the headers. <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md>
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use jiff::fmt::temporal::DateTimePrinter;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
@@ -18,6 +20,15 @@ use crate::reading::{CE_TYPE_GAP, CE_TYPE_READING, CE_TYPE_RECEIPT, QueueId, Rea
 
 /// What stays as it is in a path segment of a URI reference (RFC 3986, unreserved).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// Digits of the largest sequence.
+const DIGITS: usize = 20;
+
+/// Room for a time in milliseconds, of any year that there is.
+const RFC_3339: usize = 32;
+
+/// Writes `ce_time`.
+const PRINTER: DateTimePrinter = DateTimePrinter::new();
 
 /// What is handed to Kafka, but for its timestamp in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,20 +63,23 @@ pub struct Headers {
     pub sequence: String,
     /// `content-type`
     pub content_type: &'static str,
+    /// `ce_replayof`: the `ce_id` of the dead letter that the reading was.
+    pub replay_of: Option<String>,
 }
 
 impl Headers {
     /// In the order in which they are written.
-    pub fn list(&self) -> [(&'static str, &str); 7] {
-        [
+    pub fn list(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let always = [
             ("ce_specversion", "1.0"),
-            ("ce_id", &self.id),
+            ("ce_id", self.id.as_str()),
             ("ce_source", &self.source),
             ("ce_type", self.kind),
             ("ce_time", &self.time),
             ("ce_sequence", &self.sequence),
             ("content-type", self.content_type),
-        ]
+        ];
+        always.into_iter().chain(self.replay_of.as_deref().map(|id| ("ce_replayof", id)))
     }
 }
 
@@ -98,7 +112,8 @@ impl Missing {
 /// Makes records of what one queue holds.
 #[derive(Debug)]
 pub struct Recorder {
-    queue_id: QueueId,
+    /// Of every `ce_id`: the queue id and a hyphen.
+    id_prefix: String,
     agent_id: String,
     agent_source: Arc<str>,
     default_topic: Arc<str>,
@@ -110,7 +125,7 @@ impl Recorder {
     /// `topics` names the topic of each source; a source that is no longer configured goes to `default_topic`.
     pub fn new(queue_id: QueueId, agent_id: &str, default_topic: &str, topics: &BTreeMap<Arc<str>, String>) -> Self {
         let mut recorder = Self {
-            queue_id,
+            id_prefix: format!("{queue_id}-"),
             agent_id: agent_id.to_owned(),
             agent_source: format!("/{}", segment(agent_id)).into(),
             default_topic: default_topic.into(),
@@ -133,13 +148,19 @@ impl Recorder {
             Some((topic, source)) => (Arc::clone(topic), Arc::clone(source)),
             None => (Arc::clone(&self.default_topic), self.path(&reading.source)),
         };
-        let time = timestamp::measured(reading.measured_ms, clock::corrected_ms(&reading.received, now));
+        let received_ms = clock::corrected_ms(&reading.received, now);
+        let time = if clock::is_known(&reading.received, now) {
+            timestamp::measured(reading.measured_ms, received_ms)
+        } else {
+            timestamp::measured_only(reading.measured_ms, received_ms, clock::FLOOR_MS..=now.wall_ms)
+        };
         let content_type = if reading.json { "application/json" } else { "application/octet-stream" };
+        let replay_of = reading.replay_of().map(str::to_owned);
         Record {
             topic,
             key: reading.device,
             value: reading.payload,
-            headers: self.headers(sequence, source, CE_TYPE_READING, time, content_type),
+            headers: Headers { replay_of, ..self.headers(sequence, source, CE_TYPE_READING, time, content_type) },
             timestamp_ms: time,
         }
     }
@@ -174,14 +195,15 @@ impl Recorder {
         time_ms: i64,
         content_type: &'static str,
     ) -> Headers {
-        Headers {
-            id: format!("{}-{sequence}", self.queue_id),
-            source,
-            kind,
-            time: Timestamp::from_millisecond(time_ms).unwrap_or(Timestamp::UNIX_EPOCH).to_string(),
-            sequence: format!("{sequence:020}"),
-            content_type,
-        }
+        let mut id = String::with_capacity(self.id_prefix.len() + DIGITS);
+        id.push_str(&self.id_prefix);
+        write!(id, "{sequence}").expect("a string takes all");
+        let mut text = String::with_capacity(DIGITS);
+        write!(text, "{sequence:0DIGITS$}").expect("a string takes all");
+        let mut time = String::with_capacity(RFC_3339);
+        let moment = Timestamp::from_millisecond(time_ms).unwrap_or(Timestamp::UNIX_EPOCH);
+        PRINTER.print_timestamp(&moment, &mut time).expect("a string takes all");
+        Headers { id, source, kind, time, sequence: text, content_type, replay_of: None }
     }
 }
 
@@ -224,7 +246,7 @@ mod tests {
         assert_eq!((&*record.topic, &*record.key, &*record.value), ("meters", "90296857", &b"{\"name\": 1}"[..]));
         assert_eq!(record.timestamp_ms, 1_697_623_015_000);
         assert_eq!(
-            record.headers.list(),
+            record.headers.list().collect::<Vec<_>>(),
             [
                 ("ce_specversion", "1.0"),
                 ("ce_id", "000000000000000000000000000000ab-42"),
@@ -235,6 +257,9 @@ mod tests {
                 ("content-type", "application/json"),
             ]
         );
+        let again = Reading { sender: Reading::replay_sender("ab-7"), ..reading("house meter", None) };
+        let again = recorder().reading(44, again, &NOW);
+        assert_eq!(again.headers.list().last(), Some(("ce_replayof", "ab-7")));
         let gone = recorder().reading(43, reading("gone", None), &NOW);
         assert_eq!((&*gone.topic, &*gone.headers.source), ("sma-kafka", "/pi-1/gone"));
         assert_eq!(gone.headers.time, "2023-10-18T09:56:56.25Z", "received, where the meter tells no time");

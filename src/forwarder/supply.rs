@@ -9,8 +9,8 @@ use crate::forwarder::record::{Missing, Record, Recorder};
 use crate::forwarder::{Backlog, BacklogError};
 use crate::reading::{Body, Daily, Dead, DeadLetter, Entry, Gap, Reading, Received};
 
-/// Of one read: bounds what is held in memory besides the client library's own buffers.
-const CHUNK: Allowance = Allowance { records: 512, bytes: 256 * 1024 };
+/// Of one read: bounds what is held in memory besides the client library's own buffers, and fits into a small core's cache.
+const CHUNK: Allowance = Allowance { records: 256, bytes: 64 * 1024 };
 
 /// What was read at once: at least one entry.
 #[derive(Debug)]

@@ -509,3 +509,30 @@ fn waits_for_the_clock_and_then_believes_it() {
     drain(&mut line, &cluster);
     assert_eq!(cluster.0.lock().unwrap().log.len(), 1);
 }
+
+/// Promise 8: a clock that is set back behind what Kafka has taken is waited for again; what comes meanwhile keeps its
+/// true time.
+#[test]
+fn waits_for_a_clock_that_is_set_back() {
+    let (cluster, backlog) = (cluster(1, 0), FakeBacklog::new(7));
+    let set_back_ms = Arc::new(Mutex::new(0));
+    let metrics = Arc::new(Metrics::default());
+    let mut line = transfer(&cluster, &backlog, &metrics);
+    let back = Arc::clone(&set_back_ms);
+    let now = move || Received { wall_ms: NOW.wall_ms - *back.lock().unwrap(), ..NOW };
+    line.set_clock(Duration::from_secs(60), now.clone());
+    backlog.reading("d", "before", now());
+    drain(&mut line, &cluster);
+    *set_back_ms.lock().unwrap() = 50 * 60 * 1000;
+    backlog.reading("d", "an hour at most cannot be told", now());
+    drain(&mut line, &cluster);
+    *set_back_ms.lock().unwrap() = 365 * 86_400_000;
+    backlog.reading("d", "a year", now());
+    assert!(matches!(line.round().unwrap(), Next::Pause(_)), "waits");
+    assert_eq!(cluster.0.lock().unwrap().log.len(), 2);
+    *set_back_ms.lock().unwrap() = 0;
+    drain(&mut line, &cluster);
+    let cluster = cluster.0.lock().unwrap();
+    assert_eq!(cluster.log.len(), 3);
+    assert_eq!(cluster.log[2].1, NOW.wall_ms, "by the boot clock: {:?}", cluster.log);
+}

@@ -5,6 +5,7 @@
 //! check. It refuses what is older than `message.timestamp.before.max.ms`, and, since version 4, what is an hour ahead.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// A device's clock is believed where it is within this of the time of receipt (milliseconds).
@@ -38,6 +39,11 @@ pub fn measured(measured_ms: Option<i64>, received_ms: i64) -> i64 {
     measured_ms.filter(|ms| ms.abs_diff(received_ms) <= BELIEVABLE_MS.unsigned_abs()).unwrap_or(received_ms)
 }
 
+/// When it was measured, where the time of receipt is not known: what the device says, unless that cannot be either.
+pub fn measured_only(measured_ms: Option<i64>, received_ms: i64, possible: RangeInclusive<i64>) -> i64 {
+    measured_ms.filter(|ms| possible.contains(ms)).unwrap_or(received_ms)
+}
+
 /// A timestamp for Kafka.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
@@ -51,7 +57,15 @@ pub struct Stamp {
 #[derive(Debug, Clone, Default)]
 pub struct Stamps(BTreeMap<Arc<str>, i64>);
 
+/// Kafka refuses what is further ahead of its own clock (`message.timestamp.after.max.ms`, by default).
+const AHEAD_MS: i64 = 60 * 60 * 1000;
+
 impl Stamps {
+    /// Whether Kafka has taken a timestamp that it could not have taken if it were `now_ms`: our clock was set back.
+    pub fn are_ahead_of(&self, now_ms: i64) -> bool {
+        self.0.values().any(|taken| taken.saturating_sub(AHEAD_MS) > now_ms)
+    }
+
     /// The timestamp of the next record of `topic`, measured at `natural_ms`.
     pub fn next(&mut self, topic: &Arc<str>, natural_ms: i64, limits: &TopicLimits, now_ms: i64) -> Stamp {
         let floor = limits.floor(now_ms);
@@ -103,6 +117,9 @@ mod tests {
         assert_eq!(measured(Some(i64::MIN), NOW), NOW);
         assert_eq!(measured(Some(NOW - 1500), NOW), NOW - 1500);
         assert_eq!(measured(None, NOW), NOW);
+        assert_eq!(measured_only(Some(NOW - DAY), 60_000, NOW - 30 * DAY..=NOW), NOW - DAY, "better than 1970");
+        assert_eq!(measured_only(Some(NOW + 1), 60_000, NOW - 30 * DAY..=NOW), 60_000);
+        assert_eq!(measured_only(None, 60_000, NOW - 30 * DAY..=NOW), 60_000);
     }
 
     proptest! {

@@ -122,8 +122,10 @@ pub struct Transfer {
     /// By the boot clock.
     limits_due_ms: u64,
     filling_since: Option<Instant>,
-    started: Received,
-    clock_believed: bool,
+    /// Since when the clock is known to be wrong, by the boot clock.
+    doubted_since_ms: Option<u64>,
+    /// It was waited for long enough.
+    believed_all_the_same: bool,
     said_late: bool,
     forked_for_move: bool,
 }
@@ -133,7 +135,8 @@ impl Transfer {
         let recorder = recorder(&parts);
         let supply = Supply::new(parts.backlog.ledger());
         let backoff = Backoff::new(RETRY_BASE, parts.retry_max_delay);
-        let started = (parts.now)();
+        // At a start a clock is waited for without a word, as is usual on a Pi.
+        let doubted_since_ms = Some((parts.now)().boot_ms);
         let pace = Pace::new(parts.most);
         Self {
             parts,
@@ -148,8 +151,8 @@ impl Transfer {
             limits: BTreeMap::new(),
             limits_due_ms: 0,
             filling_since: None,
-            started,
-            clock_believed: false,
+            doubted_since_ms,
+            believed_all_the_same: false,
             said_late: false,
             forked_for_move: false,
         }
@@ -172,7 +175,7 @@ impl Transfer {
     /// Makes a session and settles where to go on.
     fn connect(&mut self) -> Result<(), Stop> {
         let queue_id = self.parts.backlog.queue_id();
-        let group = format!("meterferry.{}.{queue_id}", self.parts.agent_id);
+        let group = crate::forwarder::group(&self.parts.agent_id, queue_id);
         let mut session = self.parts.cluster.connect(&group)?;
         // On another machine the queue may be a copy whose original still runs: look, but fence nobody.
         let moved = self.parts.backlog.moved() && !self.forked_for_move;
@@ -197,6 +200,7 @@ impl Transfer {
                 let (backlog, heartbeat) = (self.parts.backlog.as_mut(), self.parts.heartbeat.as_ref());
                 self.supply.catch_up(backlog, local, next, heartbeat)?;
                 self.parts.metrics.forwarder.sent.add(next - local);
+                self.parts.metrics.forwarder.known.add(next - local);
                 self.release(next)?;
             }
             Decision::Fork { why } => fork = Some(why),
@@ -235,7 +239,7 @@ impl Transfer {
         self.session = Some(session);
         let (from, end) = (self.parts.backlog.release_point(), self.parts.backlog.end());
         let (server, waiting) = (&self.parts.names.server, end.saturating_sub(from));
-        if self.trouble.is_on() || metrics.connects.get() == 1 {
+        if self.trouble.connected() || metrics.connects.get() == 1 {
             info!(%server, from, waiting, "connected to Kafka");
         } else {
             debug!(%server, from, waiting, "connected to Kafka again");
@@ -261,7 +265,7 @@ impl Transfer {
         };
         let now = (self.parts.now)();
         self.supply.put_away(self.parts.backlog.as_mut(), &chunk, &now, self.parts.heartbeat.as_ref())?;
-        let mut tally = Tally::default();
+        let (mut tally, opened) = (Tally::default(), Instant::now());
         match self.transaction(session.as_mut(), chunk, &mut tally) {
             Ok(()) => {
                 self.session = Some(session);
@@ -269,8 +273,9 @@ impl Transfer {
             }
             Err(Stop::Queue(error)) => Err(error.into()),
             Err(Stop::Kafka(failure)) => {
+                let open = opened.elapsed();
                 drop(session);
-                Ok(self.refused(&failure, from, &tally)?)
+                Ok(self.refused(&failure, from, &tally, open)?)
             }
         }
     }
@@ -292,23 +297,40 @@ impl Transfer {
         (!self.clock_is_believed()).then_some(Next::Pause(RETRY_BASE))
     }
 
+    /// A clock that is known to be wrong is waited for, each time it becomes so: Kafka deletes what is stamped too early.
     fn clock_is_believed(&mut self) -> bool {
-        if self.clock_believed {
+        let now = (self.parts.now)();
+        let doubt = if !now.synchronised {
+            "it is not synchronised"
+        } else if self.stamps.are_ahead_of(now.wall_ms) {
+            "it was set back behind what Kafka has already taken"
+        } else {
+            self.doubted_since_ms = None;
+            self.believed_all_the_same = false;
+            return true;
+        };
+        if self.believed_all_the_same {
             return true;
         }
-        let now = (self.parts.now)();
-        let waited = Duration::from_millis(now.boot_ms.saturating_sub(self.started.boot_ms));
-        if now.synchronised {
-            self.clock_believed = true;
-        } else if waited >= self.parts.clock_wait {
-            self.clock_believed = true;
+        let since = match self.doubted_since_ms {
+            Some(since) => since,
+            None => {
+                let (limit_seconds, wall_ms) = (self.parts.clock_wait.as_secs(), now.wall_ms);
+                warn!(doubt, wall_ms, limit_seconds, "the clock is wrong: readings are kept until it is right");
+                *self.doubted_since_ms.insert(now.boot_ms)
+            }
+        };
+        let waited = Duration::from_millis(now.boot_ms.saturating_sub(since));
+        if waited >= self.parts.clock_wait {
+            self.believed_all_the_same = true;
             warn!(
+                doubt,
                 waited_seconds = waited.as_secs(),
                 wall_ms = now.wall_ms,
-                "the clock is still not synchronised: it is believed as it is, timestamps in Kafka may be wrong"
+                "the clock is still wrong: it is believed as it is, timestamps in Kafka may be wrong"
             );
         }
-        self.clock_believed
+        self.believed_all_the_same
     }
 
     /// Asks for the topics' limits where it is time to.
@@ -431,7 +453,7 @@ impl Transfer {
     }
 
     /// A transaction failed: halves, condemns, or leaves it to the next connection.
-    fn refused(&mut self, failure: &Failure, from: u64, tally: &Tally) -> Result<Next, BacklogError> {
+    fn refused(&mut self, failure: &Failure, from: u64, tally: &Tally, open: Duration) -> Result<Next, BacklogError> {
         let held = tally.held();
         match outcome::decide(failure.code, failure.call, held) {
             Outcome::Halve => self.pace.refused(tally.load),
@@ -441,7 +463,8 @@ impl Transfer {
                 self.condemn(failure, from)?;
             }
             Outcome::PersonMustAct(Class::Timestamp) => self.limits_due_ms = 0,
-            Outcome::Retry | Outcome::Rebuild | Outcome::PersonMustAct(_) => {}
+            Outcome::Retry | Outcome::Rebuild => self.pace.failed(tally.load, open),
+            Outcome::PersonMustAct(_) => {}
         }
         Ok(self.failed(failure, held))
     }
@@ -500,7 +523,7 @@ impl Transfer {
 
     #[cfg(test)]
     pub fn set_clock(&mut self, wait: Duration, now: impl Fn() -> Received + Send + 'static) {
-        self.started = now();
+        self.doubted_since_ms = Some(now().boot_ms);
         self.parts.clock_wait = wait;
         self.parts.now = Box::new(now);
     }

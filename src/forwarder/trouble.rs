@@ -10,7 +10,10 @@ use crate::forwarder::outcome::{Class, Code, Outcome};
 /// A matter that somebody must see to is brought up again after this.
 const REMINDER: Duration = Duration::from_secs(3600);
 
-/// The kind of trouble, for telling whether it changed.
+/// Kinds of trouble remembered at a time; more than these codes meet in one outage.
+const KINDS: usize = 16;
+
+/// The kind of trouble, for telling whether it is news.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
     Away,
@@ -18,11 +21,14 @@ enum Kind {
     Person(Code, Option<std::sync::Arc<str>>),
 }
 
-/// What was said last.
+/// What was said since it began.
 #[derive(Debug, Default)]
 pub struct Trouble {
     since: Option<Instant>,
-    said: Option<(Kind, Instant)>,
+    /// Each kind, and when it was said last: retries may meet several in turn.
+    said: Vec<(Kind, Instant)>,
+    /// Whether something was said since a connection was.
+    connection_is_news: bool,
 }
 
 impl Trouble {
@@ -41,10 +47,7 @@ impl Trouble {
             _ => Kind::Away,
         };
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        let due = self.said.as_ref().is_none_or(|(said, at)| {
-            *said != kind || (matches!(kind, Kind::Person(..)) && now.duration_since(*at) >= REMINDER)
-        });
-        if !due {
+        if !self.is_due(&kind, now) {
             debug!(%failure, delay_ms, "Kafka failed again");
             return;
         }
@@ -59,18 +62,58 @@ impl Trouble {
                 warn!(%failure, delay_ms, hint, "Kafka cannot be reached, will retry; readings are kept meanwhile");
             }
         }
-        self.said = Some((kind, now));
+        self.said.retain(|(said, _)| *said != kind);
+        if self.said.len() < KINDS {
+            self.said.push((kind, now));
+        }
+        self.connection_is_news = true;
     }
 
-    /// Whether something was wrong since the last batch.
-    pub fn is_on(&self) -> bool {
-        self.since.is_some()
+    fn is_due(&self, kind: &Kind, now: Instant) -> bool {
+        match self.said.iter().find(|(said, _)| said == kind) {
+            None => self.said.len() < KINDS,
+            Some((_, at)) => matches!(kind, Kind::Person(..)) && now.duration_since(*at) >= REMINDER,
+        }
+    }
+
+    /// After a connection was made: whether that is worth a line.
+    pub fn connected(&mut self) -> bool {
+        std::mem::take(&mut self.connection_is_news)
     }
 
     /// After a batch was committed, or a connection made with nothing to send.
     pub fn over(&mut self) {
         let Some(since) = self.since.take() else { return };
-        self.said = None;
+        self.said.clear();
+        self.connection_is_news = false;
         info!(seconds = since.elapsed().as_secs(), "Kafka takes readings again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forwarder::outcome::{Call, Held, decide};
+
+    fn fail(trouble: &mut Trouble, call: Call, code: Code) {
+        let failure = Failure { call, code, topic: None, detail: String::new() };
+        trouble.failed(&failure, decide(code, call, Held::Several), None, Duration::ZERO);
+    }
+
+    /// Promise 5: never silent, and never a line a retry: retries that fail in two ways in turn are said once each, and so is a
+    /// connection in between; after it is over everything is news again.
+    #[test]
+    fn each_kind_is_said_once() {
+        let mut trouble = Trouble::default();
+        for round in 0..5 {
+            fail(&mut trouble, Call::Produce, Code::InvalidTimestamp);
+            fail(&mut trouble, Call::Init, Code::ConcurrentTransactions);
+            assert_eq!(trouble.said.len(), 2);
+            assert_eq!(trouble.connected(), round == 0);
+        }
+        trouble.over();
+        assert!(trouble.said.is_empty() && !trouble.connected());
+        fail(&mut trouble, Call::Init, Code::ConcurrentTransactions);
+        assert!(trouble.connected());
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! Sequences that are not there any more come out as gaps, so that what a reader sees never jumps.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 
-use super::identity::Lost;
+use super::folder::Folder;
 use super::record::{self, Content};
 use super::segment::{Reader, SegmentError};
 use super::shared::State;
@@ -13,10 +13,16 @@ use crate::reading::{Body, Entry, Fingerprint, Gap, Received};
 
 /// A reader's place in the folder: keeps the segment that it read last open.
 pub(super) struct Cursor {
-    folder: PathBuf,
+    folder: Folder,
     origin: u128,
     open: Option<(u64, Reader)>,
+    /// Where the last reads ended, and what the records there are compared by: they may be dropped while it is not known
+    /// yet whether Kafka has them.
+    handed_out: VecDeque<(u64, Fingerprint)>,
 }
+
+/// More reads than are under way at once.
+const HANDED_OUT: usize = 16;
 
 /// Reading stopped before its limits.
 #[derive(Debug)]
@@ -27,8 +33,8 @@ pub(super) struct Stopped {
 }
 
 impl Cursor {
-    pub fn new(folder: &Path, origin: u128) -> Self {
-        Self { folder: folder.to_owned(), origin, open: None }
+    pub fn new(folder: &Folder, origin: u128) -> Self {
+        Self { folder: folder.clone(), origin, open: None, handed_out: VecDeque::new() }
     }
 
     /// Lets go of the open file, as before it is replaced.
@@ -53,15 +59,20 @@ impl Cursor {
             size: 0,
             now,
             full: false,
-            lost: &state.lost,
+            state,
+            newest: Vec::new(),
         };
         while batch.next < state.end && !batch.full {
             let (first, until) = state.segment_of(batch.next);
             if let Some(first) = first {
                 self.read_segment(first, until, &mut batch)?;
             }
-            if !batch.full && batch.next < until {
-                batch.hole(until);
+            batch.hole(until);
+        }
+        if let Some(print) = batch.print() {
+            self.handed_out.push_back(print);
+            if self.handed_out.len() > HANDED_OUT {
+                self.handed_out.pop_front();
             }
         }
         Ok(batch.entries)
@@ -93,11 +104,16 @@ impl Cursor {
 
     /// What the record (or the gap that stands for it) at `sequence` is compared by; none where it is gone.
     pub fn fingerprint(&mut self, state: &State, sequence: u64) -> Result<Option<Fingerprint>, Stopped> {
-        let oldest = state.segments.first().copied().unwrap_or(state.end);
-        if sequence < oldest || sequence >= state.end {
+        if let Some((_, print)) = self.handed_out.iter().rev().find(|(known, _)| *known == sequence) {
+            return Ok(Some(*print));
+        }
+        if sequence >= state.end {
             return Ok(None);
         }
-        let (Some(first), _) = state.segment_of(sequence) else { return Ok(None) };
+        let (Some(first), _) = state.segment_of(sequence) else {
+            // Missing ones are sent as a gap; released ones are not known any more.
+            return Ok((sequence >= state.release_point).then(|| record::hole_fingerprint(sequence)));
+        };
         let reader = self.reader(first)?;
         let mut found = None;
         reader
@@ -112,7 +128,8 @@ impl Cursor {
     fn reader(&mut self, first: u64) -> Result<&Reader, Stopped> {
         if self.open.as_ref().is_none_or(|(open, _)| *open != first) {
             self.open = None;
-            let reader = Reader::open(&self.folder, first).map_err(|error| Stopped { segment: first, error })?;
+            let reader =
+                Reader::open(&self.folder, first, self.origin).map_err(|error| Stopped { segment: first, error })?;
             self.open = Some((first, reader));
         }
         match &self.open {
@@ -131,15 +148,15 @@ struct Batch<'a> {
     size: usize,
     now: Received,
     full: bool,
-    lost: &'a [Lost],
+    state: &'a State,
+    /// The bytes of the newest record taken; empty where a gap for missing ones came last.
+    newest: Vec<u8>,
 }
 
 impl Batch<'_> {
     fn take(&mut self, sequence: u64, bytes: &[u8], content: Content) -> ControlFlow<()> {
         let Content::Record(body) = content else { return ControlFlow::Continue(()) };
-        if sequence > self.next {
-            self.hole(sequence);
-        }
+        self.hole(sequence);
         if self.full
             || self.entries.len() >= self.count
             || (!self.entries.is_empty() && self.size + bytes.len() > self.bytes)
@@ -149,21 +166,36 @@ impl Batch<'_> {
         }
         self.size += bytes.len();
         self.next = sequence + 1;
+        self.newest.clear();
+        self.newest.extend_from_slice(bytes);
         self.entries.push(Entry { sequence, size: bytes.len(), body });
         ControlFlow::Continue(())
     }
 
-    /// Explains the sequences up to `until` (exclusive), which are not there.
+    /// Explains the sequences up to `until` (exclusive), which are not there: one gap for each reason.
     fn hole(&mut self, until: u64) {
-        if self.entries.len() >= self.count {
-            self.full = true;
-            return;
+        while !self.full && self.next < until {
+            if self.entries.len() >= self.count {
+                self.full = true;
+                return;
+            }
+            let (reason, holds_until) = self.state.missing(self.next);
+            let last = holds_until.min(until - 1);
+            let gap = Gap { first: self.next, last, reason, noticed: self.now };
+            self.entries.push(Entry { sequence: last, size: record::HEADER, body: Body::Gap(gap) });
+            self.newest.clear();
+            self.next = last + 1;
         }
-        let last = until - 1;
-        let known = self.lost.iter().find(|lost| lost.first <= self.next && self.next <= lost.last);
-        let reason = known.map_or("these records are missing from the queue's files", |lost| lost.reason.as_str());
-        let gap = Gap { first: self.next, last, reason: reason.to_owned(), noticed: self.now };
-        self.entries.push(Entry { sequence: last, size: record::HEADER, body: Body::Gap(gap) });
-        self.next = until;
+    }
+
+    /// What the newest entry is compared by.
+    fn print(&self) -> Option<(u64, Fingerprint)> {
+        let sequence = self.entries.last()?.sequence;
+        let print = if self.newest.is_empty() {
+            record::hole_fingerprint(sequence)
+        } else {
+            record::fingerprint(sequence, &self.newest)
+        };
+        Some((sequence, print))
     }
 }

@@ -2,32 +2,33 @@
 //!
 //! One table, (queue id, sequence) → 16 bytes of SHA-256 over the rest, then a [`DeadLetter`] in postcard.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use redb::{
     Database, Durability, ReadOnlyDatabase, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
 };
 
-use super::segment::{SegmentError, builder, guarded, remove_if_there, sync_folder};
+use super::folder::{Folder, UNFINISHED};
+use super::segment::{CACHE, Failure, SegmentError, create, guarded, open_for_reading, open_for_writing};
 use crate::reading::{DeadLetter, Fingerprint};
 
 pub(super) const FILE: &str = "dead-letters.redb";
-const LETTERS: TableDefinition<(u128, u64), &[u8]> = TableDefinition::new("dead-letters");
+pub(super) const LETTERS: TableDefinition<(u128, u64), &[u8]> = TableDefinition::new("dead-letters");
 /// Bytes before a letter: 16 of SHA-256 over the rest.
 const CHECK: usize = 16;
 
 /// The dead letters of one folder; the file is open only while it is used.
 #[derive(Debug, Clone)]
 pub(super) struct DeadLetters {
-    path: PathBuf,
+    pub(super) folder: Folder,
+    pub(super) path: PathBuf,
     /// Bytes of letters; above it the oldest are deleted.
     max_size: u64,
 }
 
 impl DeadLetters {
-    pub fn new(folder: &Path, max_size: u64) -> Self {
-        Self { path: folder.join(FILE), max_size }
+    pub fn new(folder: &Folder, max_size: u64) -> Self {
+        Self { path: folder.file(FILE), folder: folder.clone(), max_size }
     }
 
     /// Puts one away; durable when it returns. Putting the same one away again changes nothing. Returns how many old
@@ -57,52 +58,36 @@ impl DeadLetters {
         })
     }
 
-    /// All of them, in the order in which they were received; a damaged one is left out. Reads beside the agent.
-    pub fn list(&self) -> Result<Vec<DeadLetter>, SegmentError> {
-        if !self.path.exists() {
-            return Ok(Vec::new());
-        }
-        guarded(&self.path, || {
-            let database: ReadOnlyDatabase = builder().open_read_only(&self.path)?;
-            let transaction = database.begin_read().map_err(redb::Error::from)?;
-            let table = transaction.open_table(LETTERS).map_err(redb::Error::from)?;
-            let mut letters = Vec::new();
-            for item in table.iter().map_err(redb::Error::from)? {
-                let (_, value) = item.map_err(redb::Error::from)?;
-                letters.extend(decode(value.value()));
-            }
-            letters.sort_by_key(|letter| letter.sequence);
-            Ok(letters)
-        })
-    }
-
     pub fn count(&self) -> Result<u64, SegmentError> {
-        if !self.path.exists() {
-            return Ok(0);
-        }
         guarded(&self.path, || {
-            let database: ReadOnlyDatabase = builder().open_read_only(&self.path)?;
+            let Some(database) = self.open_to_read()? else { return Ok(0) };
             let transaction = database.begin_read().map_err(redb::Error::from)?;
             Ok(transaction.open_table(LETTERS).map_err(redb::Error::from)?.len().map_err(redb::Error::from)?)
         })
     }
 
-    fn open(&self) -> Result<Database, SegmentError> {
-        if self.path.exists() {
-            return guarded(&self.path, || Ok(builder().set_check_integrity_on_open(true).open(&self.path)?));
+    /// None where there are no dead letters.
+    pub(super) fn open_to_read(&self) -> Result<Option<ReadOnlyDatabase>, Failure> {
+        if !self.folder.has(&self.path)? {
+            return Ok(None);
         }
-        let unfinished = self.path.with_extension("new");
+        Ok(Some(open_for_reading(&self.folder, &self.path, CACHE)?))
+    }
+
+    pub(super) fn open(&self) -> Result<Database, SegmentError> {
+        let unfinished = self.path.with_extension(UNFINISHED);
         guarded(&self.path, || {
-            remove_if_there(&unfinished)?;
-            let database = builder().create(&unfinished)?;
+            if self.folder.has(&self.path)? {
+                return open_for_writing(&self.folder, &self.path, CACHE);
+            }
+            self.folder.remove_if_there(&unfinished)?;
+            let database = create(&self.folder, &unfinished, CACHE)?;
             let transaction = database.begin_write().map_err(redb::Error::from)?;
             transaction.open_table(LETTERS).map_err(redb::Error::from)?;
             transaction.commit().map_err(redb::Error::from)?;
-            File::open(&unfinished)?.sync_all()?;
-            fs::rename(&unfinished, &self.path)?;
-            if let Some(folder) = self.path.parent() {
-                sync_folder(folder)?;
-            }
+            self.folder.disk.sync(&unfinished)?;
+            self.folder.disk.rename(&unfinished, &self.path)?;
+            self.folder.sync()?;
             Ok(database)
         })
     }
@@ -128,7 +113,7 @@ fn encode(letter: &DeadLetter) -> Result<Vec<u8>, postcard::Error> {
     Ok(bytes)
 }
 
-fn decode(bytes: &[u8]) -> Option<DeadLetter> {
+pub(super) fn decode(bytes: &[u8]) -> Option<DeadLetter> {
     let (check, body) = bytes.split_at_checked(CHECK)?;
     (Fingerprint::of(&[body]).0 == check).then(|| postcard::from_bytes(body).ok()).flatten()
 }

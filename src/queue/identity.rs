@@ -1,20 +1,19 @@
 //! `queue.toml`: whose queue this is, and what has to outlive a restart besides the records.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::OpenError;
-use super::segment::replace_file;
+use super::folder::Folder;
 use crate::daily::Ledger;
 use crate::reading::QueueId;
 
 pub(super) const FILE: &str = "queue.toml";
-/// The folder's format that this release writes; older ones are read.
-pub const FORMAT: u32 = 1;
+/// The folder's format that this release writes; older ones are read. 1: every record alone under its sequence; 2: records
+/// in blocks.
+pub const FORMAT: u32 = 2;
 
 /// The content of `queue.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +35,9 @@ pub struct Identity {
     /// Sequences that damage took and that are not released yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<Lost>,
+    /// Sequences given up for want of room that are not released yet, rising, none overlapping.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<Dropped>,
     /// What the daily receipts need to know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub daily: Option<Daily>,
@@ -59,6 +61,51 @@ pub struct Lost {
     pub reason: String,
 }
 
+/// A range of sequences, both ends inclusive, of which records were given up because the queue was full.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    pub first: u64,
+    pub last: u64,
+    /// The last reading of each interval of so many seconds was kept; none: nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_in_s: Option<u64>,
+}
+
+impl Dropped {
+    /// What the gap records say.
+    pub fn reason(&self) -> String {
+        match self.one_in_s {
+            None => "the queue was full: the oldest records were dropped".to_owned(),
+            Some(seconds) => format!("the queue was full: thinned to one reading in {seconds} s"),
+        }
+    }
+
+    /// Adds to `ranges`, in the stead of what they said about the same sequences.
+    pub(super) fn note(self, ranges: &mut Vec<Self>) {
+        let mut all = Vec::with_capacity(ranges.len() + 2);
+        for old in ranges.drain(..) {
+            if old.first < self.first {
+                all.push(Self { last: old.last.min(self.first - 1), ..old.clone() });
+            }
+            if old.last > self.last {
+                all.push(Self { first: old.first.max(self.last + 1), ..old });
+            }
+        }
+        all.push(self);
+        all.sort_by_key(|range| range.first);
+        for range in all {
+            match ranges.last_mut() {
+                Some(before)
+                    if before.last.checked_add(1) == Some(range.first) && before.one_in_s == range.one_in_s =>
+                {
+                    before.last = range.last;
+                }
+                _ => ranges.push(range),
+            }
+        }
+    }
+}
+
 impl Identity {
     /// A new queue's.
     pub fn new(agent_id: &str, hardware_serial: Option<String>) -> Self {
@@ -71,6 +118,7 @@ impl Identity {
             hardware_serial,
             filters: BTreeMap::new(),
             lost: Vec::new(),
+            dropped: Vec::new(),
             daily: None,
         }
     }
@@ -80,9 +128,9 @@ impl Identity {
     }
 
     /// Reads the folder's identity; none where there is none. A file that makes no sense is `Err(Ok(reason))`.
-    pub(super) fn read(folder: &Path) -> Result<Option<Self>, Unreadable> {
-        let path = folder.join(FILE);
-        let text = match fs::read(&path) {
+    pub(super) fn read(folder: &Folder) -> Result<Option<Self>, Unreadable> {
+        let path = folder.file(FILE);
+        let text = match folder.disk.read(&path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(Unreadable::Refused(OpenError::Folder { path, source })),
@@ -94,9 +142,9 @@ impl Identity {
         Ok(Some(identity))
     }
 
-    pub(super) fn write(&self, folder: &Path) -> io::Result<()> {
+    pub(super) fn write(&self, folder: &Folder) -> io::Result<()> {
         let text = toml::to_string(self).map_err(io::Error::other)?;
-        replace_file(&folder.join(FILE), text.as_bytes())
+        folder.replace(FILE, text.as_bytes())
     }
 }
 
@@ -116,5 +164,40 @@ mod hex {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
         let text = String::deserialize(deserializer)?;
         u128::from_str_radix(&text, 16).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Promise 5: what was last said about a sequence is what explains it, and the ranges stay few and in order.
+        #[test]
+        fn the_newest_word_about_a_sequence_counts(
+            words in proptest::collection::vec((1u64..60, 0u64..20, proptest::option::of(1u64..3)), 0..20),
+        ) {
+            let (mut ranges, mut model) = (Vec::new(), BTreeMap::new());
+            for (first, more, one_in_s) in words {
+                Dropped { first, last: first + more, one_in_s }.note(&mut ranges);
+                (first..=first + more).for_each(|sequence| {
+                    model.insert(sequence, one_in_s);
+                });
+            }
+            let mut told = BTreeMap::new();
+            for range in &ranges {
+                prop_assert!(range.first <= range.last);
+                for sequence in range.first..=range.last {
+                    prop_assert!(told.insert(sequence, range.one_in_s).is_none());
+                }
+            }
+            prop_assert_eq!(told, model);
+            for pair in ranges.windows(2) {
+                prop_assert!(pair[0].last < pair[1].first);
+                prop_assert!(pair[0].last + 1 < pair[1].first || pair[0].one_in_s != pair[1].one_in_s);
+            }
+        }
     }
 }

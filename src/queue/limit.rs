@@ -1,9 +1,5 @@
 //! How much room the queue may take.
 
-use std::fs;
-use std::io;
-use std::path::Path;
-
 /// What a commit rewrites of the tree above the records (measured: 28 KB at most), and a new segment with its window.
 const COMMIT_OVERHEAD: u64 = 320 * 1024;
 
@@ -36,26 +32,4 @@ impl Limit {
         }
         Ok(())
     }
-}
-
-/// Bytes that an unprivileged process may still write on the file system of `folder`.
-pub(super) fn free(folder: &Path) -> io::Result<u64> {
-    let stat = nix::sys::statvfs::statvfs(folder)?;
-    #[allow(clippy::useless_conversion, reason = "the fields have 32 bits on armhf")]
-    let (blocks, size) = (u64::from(stat.blocks_available()), u64::from(stat.fragment_size()));
-    Ok(blocks.saturating_mul(size))
-}
-
-/// Bytes that the files of `folder` take.
-pub(super) fn used(folder: &Path) -> io::Result<u64> {
-    let mut sum = 0;
-    for entry in fs::read_dir(folder)? {
-        match entry?.metadata() {
-            Ok(metadata) if metadata.is_file() => sum += metadata.len(),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(sum)
 }

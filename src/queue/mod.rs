@@ -11,7 +11,7 @@
 //! ```text
 //! queue.toml                  format, queue id, agent id, hardware serial, filters, lost ranges,
 //!                             the open day and its ledger                                         (identity)
-//! 00000000000000000001.redb   sealed segment: nothing is written to it any more                   (segment)
+//! 00000000000000000001.redb   sealed segment: nothing is added to it any more, it may be packed    (segment, pack)
 //! 00000000000000031245.redb   active segment: named by its first sequence
 //! released                    the release point                                                   (release)
 //! dead-letters.redb           made with the first dead letter                                     (dead_letter)
@@ -28,32 +28,56 @@
 //! are all released is unlinked, after `released` is on disk. Sequences rise for ever: a restart goes on after the newest record;
 //! where the newest segment is damaged they jump further than a segment can hold.
 //!
-//! One thread ([`writer`]) writes, renames and unlinks. Readers, in this process or another, open the files read-only
+//! When the line is down for long, sealed segments are packed: a thread beside the writer makes the packed file, the writer
+//! renames it. Where there is no room although all is packed, `queue.when_full` decides ([`relief`]): nothing more is
+//! taken, or the oldest segments are thinned or dropped. `queue.toml` says what was given up, so that readers explain the
+//! holes.
+//!
+//! One thread ([`writer`]) renames and unlinks. Readers, in this process or another, open the files read-only
 //! beside it. A write that fails for lack of room is tried again; any other ends the writer, and with it the agent:
-//! what is true is read back at the next start.
+//! what is true is read back at the next start. All of them reach the file system through [`disk`], so that a test can
+//! pull the plug below them.
 
+mod block;
 mod commit;
 mod cursor;
 mod day;
 mod dead_letter;
+pub mod disk;
 mod error;
+mod folder;
+mod frame;
 mod identity;
 pub mod inspect;
+pub mod letters;
 mod limit;
 mod lock;
+pub mod mend;
 mod open;
 mod outlet;
+mod overlay;
+mod pack;
 mod record;
 mod release;
+mod relief;
+pub mod repair;
+mod rewriter;
+mod room;
 mod salvage;
 mod segment;
 mod shared;
 mod store;
 #[cfg(test)]
 mod tests;
+mod thin;
+mod tolerant;
+pub mod verify;
+mod view;
+pub mod walk;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -61,21 +85,52 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 pub use error::{OpenError, QueueError};
-pub use identity::FORMAT;
+pub use identity::{FORMAT, Identity, Lost};
 pub use open::Options;
 pub use outlet::Outlet;
+pub use pack::{PackError, Progress, pack, pack_on};
 pub use segment::SegmentError;
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::reading::{Body, Mark};
 use crate::receipt::Receipt;
+use disk::{Disk, LocalDisk};
+use folder::Folder;
 use writer::{Append, Command, Writer};
 
 /// Messages on their way to the writer.
 const APPENDS: usize = 1024;
 /// Commands on their way to the writer.
 const COMMANDS: usize = 64;
+/// When nothing was released for so long, the line is taken for down, and what waits is packed.
+pub const PACK_AFTER: Duration = Duration::from_secs(300);
+
+/// Whether `folder` holds anything of a queue.
+pub fn is_there(folder: &Path) -> bool {
+    let folder = local(folder);
+    folder.has(&folder.file(identity::FILE)).unwrap_or(true)
+        || open::segments(&folder).is_ok_and(|segments| !segments.is_empty())
+}
+
+/// Whether an agent has `folder`.
+pub fn is_running(folder: &Path) -> bool {
+    lock::is_held(&local(folder))
+}
+
+/// Bytes that may still be written on the file system of `folder`.
+pub fn bytes_free(folder: &Path) -> std::io::Result<u64> {
+    local(folder).free()
+}
+
+/// Bytes of the files in `folder`; 0 where it cannot be read.
+pub fn bytes_there(folder: &Path) -> u64 {
+    local(folder).used().unwrap_or(0)
+}
+
+fn local(path: &Path) -> Folder {
+    Folder::new(Arc::new(LocalDisk), path)
+}
 
 /// An opened queue: its two ends, and the thread between them.
 pub struct Queue {
@@ -121,7 +176,18 @@ pub fn open(
     clock: Clock,
     progress: Arc<dyn Fn() + Send + Sync>,
 ) -> Result<Queue, OpenError> {
-    let (store, lock) = open::open(options, metrics, clock)?;
+    open_on(Arc::new(LocalDisk), options, metrics, clock, progress)
+}
+
+/// [`open`] on another disk than the machine's own.
+pub fn open_on(
+    disk: Arc<dyn Disk>,
+    options: &Options,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    progress: Arc<dyn Fn() + Send + Sync>,
+) -> Result<Queue, OpenError> {
+    let (store, lock) = open::open(disk, options, metrics, clock)?;
     let shared = Arc::clone(&store.shared);
     let recovered = {
         let state = shared.state();
@@ -140,7 +206,7 @@ pub fn open(
     let (append, appends) = mpsc::channel(APPENDS);
     let (command, commands) = mpsc::channel(COMMANDS);
     let mut outlet =
-        Outlet::new(&options.path, store.identity.origin, shared, command.clone(), Arc::clone(&store.metrics), clock);
+        Outlet::new(&store.folder, store.identity.origin, shared, command.clone(), Arc::clone(&store.metrics), clock);
     outlet.ledger = store.ledger();
     let writer = Writer::new(store, lock, appends, commands, progress);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(OpenError::Thread)?;

@@ -1,27 +1,30 @@
 //! From a folder in whatever state a power cut left it to a store that takes readings.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tracing::{error, warn};
 
 use super::dead_letter::DeadLetters;
+use super::disk::Disk;
 use super::error::OpenError;
+use super::folder::Folder;
 use super::identity::{self, Identity, Unreadable};
 use super::limit::Limit;
 use super::lock::{self, Lock};
 use super::record::{self, Content, WINDOW_KEY};
 use super::release;
+use super::room::Room;
 use super::segment::{self, Active, Reader, SegmentError};
 use super::shared::{Shared, State};
 use super::store::{Capacity, Store, remember};
 use crate::clock::Clock;
+use crate::config::settings::WhenFull;
 use crate::metrics::Metrics;
 use crate::reading::{Body, Mark};
 
@@ -34,14 +37,20 @@ pub struct Options {
     pub max_size: u64,
     /// Bytes that stay free on the file system.
     pub min_free: u64,
+    /// What happens when there is no room.
+    pub when_full: WhenFull,
     /// Bytes of a segment's file, at which the next one begins.
     pub segment_size: u64,
+    /// Sealed segments are packed when nothing was released for so long; see [`super::PACK_AFTER`].
+    pub pack_after: Duration,
     /// Marks remembered of a source that `windows` does not name.
     pub redelivery_window: usize,
     /// Marks remembered of each source.
     pub windows: BTreeMap<String, usize>,
     /// Bytes of dead letters; above it the oldest are deleted.
     pub max_dead_letters: u64,
+    /// Dead letters older than this are deleted; none: only the limit of size.
+    pub dead_letters_max_age: Option<Duration>,
     /// The agent's id if it is configured.
     pub agent_id: Option<String>,
     /// The id that a new queue gets otherwise.
@@ -50,14 +59,19 @@ pub struct Options {
     pub hardware_serial: Option<String>,
 }
 
-pub(super) fn open(options: &Options, metrics: Arc<Metrics>, clock: Clock) -> Result<(Store, Lock), OpenError> {
-    let folder = &options.path;
-    let unusable = |source| OpenError::Folder { path: folder.clone(), source };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(unusable)?;
+pub(super) fn open(
+    disk: Arc<dyn Disk>,
+    options: &Options,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+) -> Result<(Store, Lock), OpenError> {
+    let folder = &Folder::new(disk, &options.path);
+    let unusable = |source| OpenError::Folder { path: options.path.clone(), source };
+    folder.create().map_err(unusable)?;
     let lock = lock::take(folder)?;
-    segment::remove_unfinished(folder).map_err(unusable)?;
+    folder.remove_unfinished().map_err(unusable)?;
     let segments = segments(folder).map_err(unusable)?;
-    let (identity, fresh) = identity(options, &segments)?;
+    let (identity, fresh) = identity(folder, options, &segments)?;
     let released = release::read(folder, identity.origin);
     let moved = matches!((&identity.hardware_serial, &options.hardware_serial), (Some(then), Some(now)) if then != now);
     let shared = Shared::new(State {
@@ -66,6 +80,8 @@ pub(super) fn open(options: &Options, metrics: Arc<Metrics>, clock: Clock) -> Re
         segments,
         release_point: released.unwrap_or(0),
         lost: identity.lost.clone(),
+        dropped: identity.dropped.clone(),
+        handed_out: 0,
         moved,
         stopped: false,
     });
@@ -83,11 +99,13 @@ pub(super) fn open(options: &Options, metrics: Arc<Metrics>, clock: Clock) -> Re
         limit: Limit { max_size: options.max_size, min_free: options.min_free },
         at_rest: 0,
         dead_letters: DeadLetters::new(folder, options.max_dead_letters),
+        dead_letters_max_age: options.dead_letters_max_age,
         shared: Arc::new(shared),
         metrics,
         clock,
         open_day: None,
         identity,
+        room: Room::new(options.when_full, options.pack_after, Instant::now()),
     };
     store.recover(fresh)?;
     store.adopt_agent_id(options)?;
@@ -181,7 +199,7 @@ impl Store {
 
     /// Reads one segment through. True if it began with a window record.
     fn read_window_and_marks(&mut self, first: u64) -> Result<bool, SegmentError> {
-        let reader = Reader::open(&self.folder, first)?;
+        let reader = Reader::open(&self.folder, first, self.identity.origin)?;
         let (origin, capacity) = (self.identity.origin, self.window.clone());
         let marks = std::mem::take(&mut self.marks);
         let mut found = Found { marks, release_point: 0, end: first, window: false, receipt: None };
@@ -213,7 +231,7 @@ impl Store {
         };
         if self.release_point < self.shared.state().end {
             return Err(OpenError::OtherAgent {
-                path: self.folder.clone(),
+                path: self.folder.path().to_owned(),
                 found: self.identity.agent_id.clone(),
                 configured: configured.clone(),
             });
@@ -281,18 +299,17 @@ fn unopened(error: super::error::QueueError) -> OpenError {
 }
 
 /// First sequences of the folder's segments.
-pub(super) fn segments(folder: &Path) -> io::Result<BTreeSet<u64>> {
-    let mut segments = BTreeSet::new();
-    for entry in fs::read_dir(folder)? {
-        segments.extend(entry?.file_name().to_str().and_then(segment::first_of));
-    }
-    Ok(segments)
+pub(super) fn segments(folder: &Folder) -> io::Result<BTreeSet<u64>> {
+    Ok(folder.names()?.iter().filter_map(|name| segment::first_of(name)).collect())
 }
 
 /// The folder's identity, and whether it was made just now.
-fn identity(options: &Options, segments: &BTreeSet<u64>) -> Result<(Identity, bool), OpenError> {
-    let folder = &options.path;
-    let unusable = |source| OpenError::Folder { path: folder.clone(), source };
+pub(super) fn identity(
+    folder: &Folder,
+    options: &Options,
+    segments: &BTreeSet<u64>,
+) -> Result<(Identity, bool), OpenError> {
+    let unusable = |source| OpenError::Folder { path: options.path.clone(), source };
     let reason = match Identity::read(folder) {
         Ok(Some(identity)) => return Ok((identity, false)),
         Ok(None) if segments.is_empty() => None,
@@ -307,10 +324,11 @@ fn identity(options: &Options, segments: &BTreeSet<u64>) -> Result<(Identity, bo
         return Ok((identity, true));
     };
     error!(%reason, "queue.toml is damaged: the queue goes on under a new queue id, and what is not known to be released is sent again");
-    let path = folder.join(identity::FILE);
-    if path.exists() {
+    let path = folder.file(identity::FILE);
+    if folder.has(&path).map_err(unusable)? {
         let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
-        fs::rename(&path, folder.join(format!("{}.damaged-{stamp}", identity::FILE))).map_err(unusable)?;
+        let set_aside = folder.file(&format!("{}.damaged-{stamp}", identity::FILE));
+        folder.disk.rename(&path, &set_aside).map_err(unusable)?;
     }
     if let Some(origin) = segments.iter().rev().find_map(|first| origin_of(folder, *first)) {
         identity.origin = origin;
@@ -320,10 +338,11 @@ fn identity(options: &Options, segments: &BTreeSet<u64>) -> Result<(Identity, bo
 }
 
 /// The origin that a segment's own window record tells.
-fn origin_of(folder: &Path, first: u64) -> Option<u128> {
+fn origin_of(folder: &Folder, first: u64) -> Option<u128> {
     // A segment that was not closed is repaired by the first opening for writing.
     drop(Active::open(folder, first));
-    let reader = Reader::open(folder, first).ok()?;
+    // The window record is never packed.
+    let reader = Reader::open(folder, first, 0).ok()?;
     let mut origin = None;
     reader
         .scan(WINDOW_KEY, WINDOW_KEY + 1, |_, bytes| {

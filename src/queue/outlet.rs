@@ -1,6 +1,5 @@
 //! The forwarder's end of the queue. Every call may block on the disk: it belongs on a thread of its own.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,6 +9,8 @@ use tracing::warn;
 
 use super::cursor::{Cursor, Stopped};
 use super::error::QueueError;
+use super::folder::Folder;
+use super::letters::LetterId;
 use super::segment::SegmentError;
 use super::shared::Shared;
 use super::writer::Command;
@@ -34,7 +35,7 @@ pub struct Outlet {
 
 impl Outlet {
     pub(super) fn new(
-        folder: &Path,
+        folder: &Folder,
         origin: u128,
         shared: Arc<Shared>,
         commands: mpsc::Sender<Command>,
@@ -76,6 +77,10 @@ impl Outlet {
             let state = shared.state().clone();
             cursor.read(&state, from, count, bytes, now)
         })?;
+        if let Some(last) = entries.last().map(|entry| entry.sequence) {
+            let mut state = self.shared.state();
+            state.handed_out = state.handed_out.max(last + 1);
+        }
         if from <= self.release_point() {
             let oldest = entries.first().map_or(0, |entry| received_ms(&entry.body));
             self.metrics.queue.oldest_ms.store(oldest, Ordering::Relaxed);
@@ -115,6 +120,11 @@ impl Outlet {
     /// Keeps what the next daily receipt says; durable when it returns.
     pub fn keep(&mut self, ledger: &Ledger) -> Result<(), QueueError> {
         self.ask(|reply| Command::Keep(Box::new(ledger.clone()), reply))
+    }
+
+    /// Deletes dead letters that were put back into the queue; durable when it returns.
+    pub fn delete_letters(&mut self, ids: Vec<LetterId>) -> Result<(), QueueError> {
+        self.ask(|reply| Command::DeleteLetters(ids, reply))
     }
 
     /// Gives the queue a new id, durably. Its daily receipts begin with the release point.

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::reading::{Body, Fingerprint, Mark, Received};
 
 pub(super) const MAGIC: [u8; 3] = *b"MFR";
-/// Written by this release; older ones are read.
+/// Written by this release; older ones are read. Packed records of version 1 are records of version 1
+/// (see [`super::frame`]).
 pub(super) const VERSION: u8 = 1;
 pub(super) const HEADER: usize = 20;
 /// The key of a segment's window record. Sequences begin with 1.
@@ -61,15 +62,64 @@ pub(super) enum RecordError {
 
 /// The record's bytes.
 pub(super) fn encode(origin: u128, sequence: u64, stored: &Stored) -> Result<Vec<u8>, postcard::Error> {
-    let mut bytes = postcard::to_extend(stored, vec![0; HEADER])?;
-    let length = u32::try_from(bytes.len() - HEADER).map_err(|_| postcard::Error::SerializeBufferFull)?;
-    let crc = checksum(origin, sequence, length, &bytes[HEADER..]);
-    bytes[..3].copy_from_slice(&MAGIC);
-    bytes[3] = VERSION;
-    bytes[4..8].copy_from_slice(&crc.to_le_bytes());
-    bytes[8..16].copy_from_slice(&sequence.to_le_bytes());
-    bytes[16..20].copy_from_slice(&length.to_le_bytes());
+    let mut bytes = Vec::new();
+    encode_into(&mut bytes, origin, sequence, stored)?;
     Ok(bytes)
+}
+
+/// Adds the record's bytes to others; after an error `buffer` is as it was.
+pub(super) fn encode_into(
+    buffer: &mut Vec<u8>,
+    origin: u128,
+    sequence: u64,
+    stored: &Stored,
+) -> Result<(), postcard::Error> {
+    let start = buffer.len();
+    buffer.extend_from_slice(&[0; HEADER]);
+    let written = postcard::serialize_with_flavor(stored, Appending(buffer))
+        .and_then(|()| head(&mut buffer[start..], origin, sequence).ok_or(postcard::Error::SerializeBufferFull));
+    written.inspect_err(|_| buffer.truncate(start))
+}
+
+/// Adds the record with this body to others.
+pub(super) fn write(buffer: &mut Vec<u8>, origin: u128, sequence: u64, body: &[u8]) -> Option<()> {
+    let start = buffer.len();
+    buffer.extend_from_slice(&[0; HEADER]);
+    buffer.extend_from_slice(body);
+    head(&mut buffer[start..], origin, sequence)
+}
+
+/// Fills in the header of a record whose body is there; none where the body is too large.
+fn head(record: &mut [u8], origin: u128, sequence: u64) -> Option<()> {
+    let length = u32::try_from(record.len() - HEADER).ok()?;
+    let crc = checksum(origin, sequence, length, &record[HEADER..]);
+    record[..3].copy_from_slice(&MAGIC);
+    record[3] = VERSION;
+    record[4..8].copy_from_slice(&crc.to_le_bytes());
+    record[8..16].copy_from_slice(&sequence.to_le_bytes());
+    record[16..20].copy_from_slice(&length.to_le_bytes());
+    Some(())
+}
+
+/// Serialises to the end of a buffer.
+struct Appending<'a>(&'a mut Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Appending<'_> {
+    type Output = ();
+
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn try_push(&mut self, data: u8) -> postcard::Result<()> {
+        self.0.push(data);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
 }
 
 /// The record under `sequence`, if every byte is as it was written.
@@ -130,7 +180,7 @@ fn checksum(origin: u128, sequence: u64, length: u32, body: &[u8]) -> u32 {
     crc.finalize()
 }
 
-fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+pub(super) fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     let mut array = [0; N];
     array.copy_from_slice(bytes);
     array

@@ -6,18 +6,15 @@
 //! The line has always the same length and is made at the first start, so that on a full disk it can be written where it
 //! stands: without it nothing could be unlinked, and the disk would stay full.
 
-use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 
-use super::segment::replace_file;
+use super::folder::Folder;
 
 pub(super) const FILE: &str = "released";
 
 /// The release point kept in `folder`; none where there is none that can be trusted.
-pub(super) fn read(folder: &Path, origin: u128) -> Option<u64> {
-    let text = fs::read_to_string(folder.join(FILE)).ok()?;
+pub(super) fn read(folder: &Folder, origin: u128) -> Option<u64> {
+    let text = String::from_utf8(folder.disk.read(&folder.file(FILE)).ok()?).ok()?;
     let mut words = text.split_whitespace();
     let (owner, next, crc) = (words.next()?, words.next()?, words.next()?);
     let next: u64 = next.parse().ok()?;
@@ -26,19 +23,17 @@ pub(super) fn read(folder: &Path, origin: u128) -> Option<u64> {
 }
 
 /// Durable when it returns.
-pub(super) fn write(folder: &Path, origin: u128, next: u64) -> io::Result<()> {
+pub(super) fn write(folder: &Folder, origin: u128, next: u64) -> io::Result<()> {
     let line = line(origin, next);
-    match replace_file(&folder.join(FILE), line.as_bytes()) {
+    match folder.replace(FILE, line.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::StorageFull => overwrite(folder, &line),
         result => result,
     }
 }
 
 /// In its own place: a power cut may leave a line that does not fit, which is ignored.
-fn overwrite(folder: &Path, line: &str) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).open(folder.join(FILE))?;
-    file.write_all_at(line.as_bytes(), 0)?;
-    file.sync_all()
+fn overwrite(folder: &Folder, line: &str) -> io::Result<()> {
+    folder.disk.overwrite(&folder.file(FILE), line.as_bytes())
 }
 
 fn line(origin: u128, next: u64) -> String {
@@ -53,22 +48,27 @@ fn checksum(owner: &str, next: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use super::super::disk::LocalDisk;
     use super::*;
 
     /// Promise 2: a release point of another queue, or a damaged one, releases nothing.
     #[test]
     fn only_an_own_and_whole_file_is_believed() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        assert_eq!(read(folder.path(), 1), None);
-        write(folder.path(), 1, 42).expect("written");
-        assert_eq!(read(folder.path(), 1), Some(42));
-        assert_eq!(read(folder.path(), 2), None);
-        overwrite(folder.path(), &line(1, u64::MAX)).expect("written");
-        assert_eq!(read(folder.path(), 1), Some(u64::MAX));
-        overwrite(folder.path(), &line(1, 42)).expect("written");
-        let path = folder.path().join(FILE);
+        let temporary = tempfile::tempdir().expect("a temporary folder");
+        let folder = &Folder::new(Arc::new(LocalDisk), temporary.path());
+        assert_eq!(read(folder, 1), None);
+        write(folder, 1, 42).expect("written");
+        assert_eq!(read(folder, 1), Some(42));
+        assert_eq!(read(folder, 2), None);
+        overwrite(folder, &line(1, u64::MAX)).expect("written");
+        assert_eq!(read(folder, 1), Some(u64::MAX));
+        overwrite(folder, &line(1, 42)).expect("written");
+        let path = folder.file(FILE);
         let text = fs::read_to_string(&path).expect("text").replace("42 ", "43 ");
         fs::write(&path, text).expect("written");
-        assert_eq!(read(folder.path(), 1), None);
+        assert_eq!(read(folder, 1), None);
     }
 }

@@ -1,10 +1,10 @@
-//! One redb file of the queue: the only file of the module that opens databases.
+//! One redb file of the queue, and how every database of the queue is opened.
 //!
-//! A segment has one table, sequence → record, and is only appended to. It is made under a temporary name, because the
-//! first creation of a redb file does not survive every power cut. The writer and the readers open it in redb's
-//! `SingleWriter` mode: one process writes, and others may read beside it and follow the commits.
+//! A segment has one table, first sequence → block of records (see [`super::block`]), and is only appended to. It is
+//! made under a temporary name, because the first creation of a redb file does not survive every power cut. The writer
+//! and the readers open it in redb's `SingleWriter` mode: one process writes, and others may read beside it and follow
+//! the commits.
 
-use std::fs::{self, File};
 use std::io;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,13 +15,18 @@ use redb::{
     StorageError, TableDefinition,
 };
 
+use super::block;
+use super::disk::{Access, Backend};
+use super::folder::{Folder, UNFINISHED};
+
 const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
 /// Bytes of a file's pages kept in memory; redb's default is 1 GiB.
-const CACHE: usize = 1 << 20;
+pub(super) const CACHE: usize = 1 << 20;
+/// Of the active segment's. Half of it holds what a commit writes: pages beyond that are written twice.
+const WRITER_CACHE: usize = 2 << 20;
 /// A reader goes forward and comes by no page twice.
 const READER_CACHE: usize = 256 << 10;
 pub(super) const SUFFIX: &str = "redb";
-const UNFINISHED: &str = "new";
 
 /// What can go wrong with one segment.
 #[derive(Debug, thiserror::Error)]
@@ -53,8 +58,8 @@ impl SegmentError {
 }
 
 /// Where the segment with this first sequence lies.
-pub(super) fn path(folder: &Path, first: u64) -> PathBuf {
-    folder.join(format!("{first:020}.{SUFFIX}"))
+pub(super) fn path(folder: &Folder, first: u64) -> PathBuf {
+    folder.file(&format!("{first:020}.{SUFFIX}"))
 }
 
 /// The first sequence of the segment with this file name; none for other files.
@@ -63,8 +68,24 @@ pub(super) fn first_of(name: &str) -> Option<u64> {
     (digits.len() == 20).then(|| digits.parse().ok()).flatten()
 }
 
+/// Where what is to replace that segment is made.
+pub(super) fn replacement(folder: &Folder, first: u64) -> PathBuf {
+    path(folder, first).with_extension(format!("packed.{UNFINISHED}"))
+}
+
+/// Gives a segment that is whole its own name, in the place of another that has it. A power cut leaves one of the two.
+pub(super) fn publish(folder: &Folder, unfinished: &Path, first: u64) -> Result<(), SegmentError> {
+    let path = path(folder, first);
+    guarded(&path, || {
+        folder.disk.sync(unfinished)?;
+        folder.disk.rename(unfinished, &path)?;
+        Ok(folder.sync()?)
+    })
+}
+
 /// The active segment.
 pub(super) struct Active {
+    folder: Folder,
     path: PathBuf,
     database: Database,
 }
@@ -72,42 +93,50 @@ pub(super) struct Active {
 impl Active {
     /// Makes a new segment that holds `records` from its first moment on.
     pub fn create<B: AsRef<[u8]>>(
-        folder: &Path,
+        folder: &Folder,
         first: u64,
         records: impl Iterator<Item = (u64, B)>,
     ) -> Result<Self, SegmentError> {
         let path = path(folder, first);
         let unfinished = path.with_extension(format!("{SUFFIX}.{UNFINISHED}"));
-        guarded(&path, || {
-            remove_if_there(&unfinished)?;
-            let database = builder().create(&unfinished)?;
-            let active = Self { path: unfinished.clone(), database };
+        let active = Self::begin(folder, unfinished, records)?;
+        publish(folder, &active.path, first)?;
+        Ok(Self { path, ..active })
+    }
+
+    /// Makes a segment under a name that the next start removes, unless it is published before.
+    pub fn begin<B: AsRef<[u8]>>(
+        folder: &Folder,
+        unfinished: PathBuf,
+        records: impl Iterator<Item = (u64, B)>,
+    ) -> Result<Self, SegmentError> {
+        guarded(&unfinished, || {
+            folder.remove_if_there(&unfinished)?;
+            let database = create(folder, &unfinished, WRITER_CACHE)?;
+            let active = Self { folder: folder.clone(), path: unfinished.clone(), database };
             active.append(records)?;
-            File::open(&unfinished)?.sync_all()?;
-            fs::rename(&unfinished, &path)?;
-            sync_folder(folder)?;
-            Ok(Self { path: path.clone(), database: active.database })
+            Ok(active)
         })
     }
 
     /// Opens an existing segment for appending; repairs and checks it.
-    pub fn open(folder: &Path, first: u64) -> Result<Self, SegmentError> {
+    pub fn open(folder: &Folder, first: u64) -> Result<Self, SegmentError> {
         let path = path(folder, first);
         guarded(&path, || {
-            let database = builder().set_check_integrity_on_open(true).open(&path)?;
-            Ok(Self { path: path.clone(), database })
+            let database = open_for_writing(folder, &path, WRITER_CACHE)?;
+            Ok(Self { folder: folder.clone(), path: path.clone(), database })
         })
     }
 
-    /// Appends in one transaction; when this returns, it is on disk.
-    pub fn append<B: AsRef<[u8]>>(&self, records: impl Iterator<Item = (u64, B)>) -> Result<(), SegmentError> {
+    /// Appends records, or blocks of them, in one transaction; when this returns, they are on disk.
+    pub fn append<B: AsRef<[u8]>>(&self, blocks: impl Iterator<Item = (u64, B)>) -> Result<(), SegmentError> {
         guarded(&self.path, || {
             let mut transaction = self.database.begin_write().map_err(redb::Error::from)?;
             transaction.set_durability(Durability::Immediate).map_err(redb::Error::from)?;
             {
                 let mut table = transaction.open_table(RECORDS).map_err(redb::Error::from)?;
-                for (sequence, bytes) in records {
-                    table.insert(sequence, bytes.as_ref()).map_err(redb::Error::from)?;
+                for (first, bytes) in blocks {
+                    table.insert(first, bytes.as_ref()).map_err(redb::Error::from)?;
                 }
             }
             transaction.commit().map_err(redb::Error::from)?;
@@ -117,12 +146,12 @@ impl Active {
 
     /// Bytes of the file.
     pub fn size(&self) -> u64 {
-        fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
+        self.folder.disk.size(&self.path).unwrap_or(0)
     }
 
     /// Closes the file cleanly; nothing is written to it any more.
     pub fn seal(self) -> Result<(), SegmentError> {
-        let Self { path, database } = self;
+        let Self { path, database, .. } = self;
         guarded(&path, || Ok(database.close()?))
     }
 }
@@ -130,18 +159,24 @@ impl Active {
 /// A segment opened for reading, active or sealed.
 pub(super) struct Reader {
     path: PathBuf,
+    origin: u128,
     database: ReadOnlyDatabase,
 }
 
 impl Reader {
-    pub fn open(folder: &Path, first: u64) -> Result<Self, SegmentError> {
-        let path = path(folder, first);
-        guarded(&path, || {
-            Ok(Self { path: path.clone(), database: builder().set_cache_size(READER_CACHE).open_read_only(&path)? })
-        })
+    /// `origin` is the queue's: packed records of another one are damage.
+    pub fn open(folder: &Folder, first: u64, origin: u128) -> Result<Self, SegmentError> {
+        Self::open_at(folder, path(folder, first), origin)
     }
 
-    /// Shows `visit` the records from `from` on, in order, until it breaks or `end` (exclusive) is reached.
+    /// Opens a segment under another name than its own.
+    pub fn open_at(folder: &Folder, path: PathBuf, origin: u128) -> Result<Self, SegmentError> {
+        let database = guarded(&path, || open_for_reading(folder, &path, READER_CACHE))?;
+        Ok(Self { path, origin, database })
+    }
+
+    /// Shows `visit` the records from `from` on, in order, until it breaks or `end` (exclusive) is reached. Their contents
+    /// are not checked.
     pub fn scan(
         &self,
         from: u64,
@@ -151,13 +186,28 @@ impl Reader {
         guarded(&self.path, || {
             let transaction = self.database.begin_read().map_err(redb::Error::from)?;
             let table = transaction.open_table(RECORDS).map_err(redb::Error::from)?;
-            for item in table.range(from..end.max(from)).map_err(redb::Error::from)? {
+            // The block that holds `from` may begin below it.
+            let before = table.range(..=from).map_err(redb::Error::from)?.next_back();
+            let start = before.transpose().map_err(redb::Error::from)?.map_or(from, |(key, _)| key.value());
+            for item in table.range(start..end.max(start)).map_err(redb::Error::from)? {
                 let (key, value) = item.map_err(redb::Error::from)?;
-                if visit(key.value(), value.value()).is_break() {
+                let visited = block::visit(self.origin, key.value(), value.value(), &(from..end), &mut visit);
+                if visited.map_err(|error| self.damaged(&error))?.is_break() {
                     break;
                 }
             }
             Ok(())
+        })
+    }
+
+    /// Whether its records are packed already.
+    pub fn is_packed(&self) -> Result<bool, SegmentError> {
+        guarded(&self.path, || {
+            let transaction = self.database.begin_read().map_err(redb::Error::from)?;
+            let table = transaction.open_table(RECORDS).map_err(redb::Error::from)?;
+            let first = table.range(super::record::WINDOW_KEY + 1..).map_err(redb::Error::from)?.next();
+            let first = first.transpose().map_err(redb::Error::from)?;
+            Ok(first.is_some_and(|(_, value)| value.value().starts_with(&super::frame::MAGIC)))
         })
     }
 
@@ -167,48 +217,43 @@ impl Reader {
             let transaction = self.database.begin_read().map_err(redb::Error::from)?;
             let table = transaction.open_table(RECORDS).map_err(redb::Error::from)?;
             let last = table.last().map_err(redb::Error::from)?;
-            Ok(last.map(|(key, _)| key.value()).filter(|key| *key != super::record::WINDOW_KEY))
+            let Some((key, value)) = last else { return Ok(None) };
+            let newest = block::last(self.origin, key.value(), value.value()).map_err(|error| self.damaged(&error))?;
+            Ok(Some(newest).filter(|sequence| *sequence != super::record::WINDOW_KEY))
         })
+    }
+
+    fn damaged(&self, error: &block::BlockError) -> SegmentError {
+        SegmentError::Damaged { path: self.path.clone(), reason: error.to_string() }
     }
 }
 
 /// A database with the settings that every file of the queue has.
-pub(super) fn builder() -> Builder {
+fn builder(cache: usize) -> Builder {
     let mut builder = Builder::new();
-    builder.set_cache_size(CACHE).set_concurrency_mode(ConcurrencyMode::SingleWriter);
+    builder.set_cache_size(cache).set_concurrency_mode(ConcurrencyMode::SingleWriter);
     builder
 }
 
-/// Makes a rename or an unlink in `folder` durable.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+/// Makes a database in a file that is not there yet, or is empty, with `cache` bytes of pages in memory.
+pub(super) fn create(folder: &Folder, path: &Path, cache: usize) -> Result<Database, Failure> {
+    Ok(builder(cache).create_with_backend(Backend(folder.disk.open(path, Access::Create)?))?)
 }
 
-/// Writes a small file so that a power cut leaves the old one or the new one.
-pub(super) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
-    let unfinished = path.with_extension(UNFINISHED);
-    fs::write(&unfinished, content)?;
-    File::open(&unfinished)?.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    path.parent().map_or(Ok(()), sync_folder)
-}
-
-/// Removes what creations that a power cut ended have left.
-pub(super) fn remove_unfinished(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == UNFINISHED) {
-            fs::remove_file(path)?;
-        }
+/// Opens a database for writing; repairs and checks it.
+pub(super) fn open_for_writing(folder: &Folder, path: &Path, cache: usize) -> Result<Database, Failure> {
+    let backend = folder.disk.open(path, Access::Write)?;
+    if backend.len()? == 0 {
+        // The database would make itself a new one in it.
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty").into());
     }
-    Ok(())
+    Ok(builder(cache).set_check_integrity_on_open(true).create_with_backend(Backend(backend))?)
 }
 
-pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+/// Opens a database for reading, beside its writer, with `cache` bytes of pages in memory.
+pub(super) fn open_for_reading(folder: &Folder, path: &Path, cache: usize) -> Result<ReadOnlyDatabase, Failure> {
+    let backend = Backend(folder.disk.open(path, Access::Read)?);
+    Ok(builder(cache).open_read_only_with_backend(backend)?)
 }
 
 /// A failure inside [`guarded`], before it is known which file it belongs to.

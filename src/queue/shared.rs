@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::identity::Lost;
+use super::identity::{Dropped, Lost};
 use crate::reading::QueueId;
 
 /// State that the writer changes and the readers see.
@@ -23,6 +23,9 @@ pub(super) struct State {
     pub end: u64,
     pub release_point: u64,
     pub lost: Vec<Lost>,
+    pub dropped: Vec<Dropped>,
+    /// One past the newest sequence that was handed to the forwarder: Kafka may know what is below.
+    pub handed_out: u64,
     /// The machine is another one than the one that wrote here last.
     pub moved: bool,
     /// The writer has ended.
@@ -30,6 +33,22 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Why `sequence` is missing, and the last sequence that this holds for.
+    pub fn missing(&self, sequence: u64) -> (String, u64) {
+        let lost = self.lost.iter().map(|lost| (lost.first, lost.last, lost.reason.clone()));
+        let dropped = self.dropped.iter().map(|range| (range.first, range.last, range.reason()));
+        let mut until = u64::MAX;
+        for (first, last, reason) in lost.chain(dropped) {
+            if first <= sequence && sequence <= last {
+                return (reason, last.min(until));
+            }
+            if first > sequence {
+                until = until.min(first - 1);
+            }
+        }
+        ("these records are missing from the queue's files".to_owned(), until)
+    }
+
     /// The segment that holds `sequence` if any does, and where the next one begins.
     pub fn segment_of(&self, sequence: u64) -> (Option<u64>, u64) {
         let first = self.segments.range(..=sequence).next_back().copied();

@@ -1,20 +1,23 @@
 //! The folder's one owner: appends, seals, unlinks, forks. Synchronous; the writer thread holds it and brings the time.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tracing::{error, info, warn};
 
+use super::block::Batch;
 use super::day::{self, Turn};
 use super::dead_letter::DeadLetters;
 use super::error::QueueError;
-use super::identity::{self, Identity, Lost};
-use super::limit::{self, Limit, NoRoom};
+use super::folder::Folder;
+use super::identity::{self, FORMAT, Identity, Lost};
+use super::letters::LetterId;
+use super::limit::{Limit, NoRoom};
 use super::record::{self, Content, Stored, WINDOW_KEY, Window};
 use super::release;
+use super::room::Room;
 use super::salvage;
 use super::segment::{self, Active};
 use super::shared::Shared;
@@ -26,15 +29,8 @@ use crate::reading::{Body, Daily, DeadLetter, Mark, QueueId};
 /// Further than any segment can hold: where sequences go on when it is not known how far a damaged segment reached.
 pub(super) const JUMP: u64 = 1 << 32;
 
-/// One encoded record that waits for its commit.
-#[derive(Debug)]
-pub(super) struct Pending {
-    pub sequence: u64,
-    pub bytes: Vec<u8>,
-}
-
 pub(super) struct Store {
-    pub(super) folder: PathBuf,
+    pub(super) folder: Folder,
     pub(super) identity: Identity,
     pub(super) hardware_serial: Option<String>,
     /// None while the newest segment cannot be opened for writing (a full disk).
@@ -52,28 +48,29 @@ pub(super) struct Store {
     /// Bytes of everything in the folder but the active segment.
     pub(super) at_rest: u64,
     pub(super) dead_letters: DeadLetters,
+    pub(super) dead_letters_max_age: Option<Duration>,
     pub(super) shared: Arc<Shared>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
+    pub(super) room: Room,
     /// The day whose receipt comes next. On disk with the commit that has the receipt before it.
     pub(super) open_day: Option<i32>,
 }
 
 impl Store {
-    /// Gives `body` its sequence and encodes it; not on disk yet. The mark joins the window of its source.
-    pub fn prepare(&mut self, body: Body, source: &str, mark: Mark) -> Result<Pending, QueueError> {
-        let pending = self.prepare_own(body)?;
+    /// Gives `body` its sequence and adds it to `batch`; not on disk yet. The mark joins the window of its source.
+    pub fn prepare(&mut self, batch: &mut Batch, body: Body, source: &str, mark: Mark) -> Result<(), QueueError> {
+        self.prepare_own(batch, body)?;
         remember(&mut self.marks, source, mark, &self.window);
-        Ok(pending)
+        Ok(())
     }
 
     /// [`Store::prepare`] for what comes from no source.
-    pub fn prepare_own(&mut self, body: Body) -> Result<Pending, QueueError> {
-        let sequence = self.next;
+    pub fn prepare_own(&mut self, batch: &mut Batch, body: Body) -> Result<(), QueueError> {
         let stored = Stored { release_point: self.release_point, content: Content::Record(body) };
-        let bytes = self.encode(sequence, &stored)?;
+        batch.push(self.identity.origin, self.next, &stored).map_err(|error| self.unencoded(&error))?;
         self.next += 1;
-        Ok(Pending { sequence, bytes })
+        Ok(())
     }
 
     /// The place for a day's receipt, if the day is over: to be committed with what waits, and only once.
@@ -134,9 +131,9 @@ impl Store {
     }
 
     /// Why `bytes` more have no room, if so.
-    pub fn room(&self, bytes: u64) -> Result<Result<(), NoRoom>, QueueError> {
+    pub fn has_room(&self, bytes: u64) -> Result<Result<(), NoRoom>, QueueError> {
         let free =
-            limit::free(&self.folder).map_err(|source| QueueError::Write { path: self.folder.clone(), source })?;
+            self.folder.free().map_err(|source| QueueError::Write { path: self.folder.path().to_owned(), source })?;
         let active = self.active.as_ref().map_or(0, Active::size);
         let used = self.at_rest + active;
         self.metrics.queue.disk_bytes.set(used);
@@ -144,22 +141,23 @@ impl Store {
     }
 
     /// Appends in one transaction; when this returns, the records are on disk and readers see them.
-    pub fn commit(&mut self, records: &[Pending]) -> Result<(), QueueError> {
-        let Some(last) = records.last() else { return Ok(()) };
+    pub fn commit(&mut self, batch: &Batch) -> Result<(), QueueError> {
+        let Some(last) = batch.last() else { return Ok(()) };
+        self.ensure_format()?;
         self.ensure_active()?;
         let Some(active) = &self.active else { return Err(QueueError::Stopped) };
-        let appended = active.append(records.iter().map(|record| (record.sequence, &record.bytes)));
+        let appended = active.append(batch.blocks());
         if let Err(error) = appended {
             // After a failed write redb refuses everything: it is opened anew at the next attempt.
             self.active = None;
             return Err(error.into());
         }
-        let end = last.sequence + 1;
+        let end = last + 1;
         self.shared.change(|state| state.end = end);
         let queue = &self.metrics.queue;
         queue.commits.one();
-        queue.stored.add(records.len() as u64);
-        queue.stored_bytes.add(records.iter().map(|record| record.bytes.len() as u64).sum());
+        queue.stored.add(batch.len() as u64);
+        queue.stored_bytes.add(batch.size() as u64);
         queue.next_sequence.set(end);
         Ok(())
     }
@@ -202,6 +200,16 @@ impl Store {
         Ok(())
     }
 
+    /// An older release must not take what is written from now on for damage.
+    pub(super) fn ensure_format(&mut self) -> Result<(), QueueError> {
+        if self.identity.format < FORMAT {
+            let before = std::mem::replace(&mut self.identity.format, FORMAT);
+            self.write_identity().inspect_err(|_| self.identity.format = before)?;
+            info!(before, now = FORMAT, "the queue's format was raised: an older meterferry refuses it from now on");
+        }
+        Ok(())
+    }
+
     fn ensure_active(&mut self) -> Result<(), QueueError> {
         if self.active.is_some() {
             return Ok(());
@@ -222,7 +230,9 @@ impl Store {
         self.shared.change(|state| {
             state.release_point = state.release_point.max(release_point);
             state.lost.retain(|lost| lost.last >= release_point);
+            state.dropped.retain(|range| range.last >= release_point);
         });
+        self.room.released(Instant::now());
         self.metrics.queue.release_point.set(release_point);
         let before = self.at_rest;
         self.unlink_released()?;
@@ -256,7 +266,7 @@ impl Store {
         self.write_released()?;
         for first in gone {
             let path = segment::path(&self.folder, first);
-            segment::remove_if_there(&path).map_err(|source| QueueError::Write { path, source })?;
+            self.folder.remove_if_there(&path).map_err(|source| QueueError::Write { path, source })?;
             self.shared.change(|state| {
                 state.segments.remove(&first);
             });
@@ -271,11 +281,13 @@ impl Store {
             return Ok(());
         }
         release::write(&self.folder, self.identity.origin, self.release_point)
-            .map_err(|source| QueueError::Write { path: self.folder.join(release::FILE), source })?;
+            .map_err(|source| QueueError::Write { path: self.folder.file(release::FILE), source })?;
         self.released_on_disk = self.release_point;
-        if self.identity.lost.iter().any(|lost| lost.last < self.release_point) {
-            let release_point = self.release_point;
+        let release_point = self.release_point;
+        let past = self.identity.lost.iter().map(|lost| lost.last);
+        if past.chain(self.identity.dropped.iter().map(|range| range.last)).any(|last| last < release_point) {
             self.identity.lost.retain(|lost| lost.last >= release_point);
+            self.identity.dropped.retain(|range| range.last >= release_point);
             // Only for tidiness: a range below the release point is never asked for.
             match self.write_identity() {
                 Err(error) if !error.is_full() => return Err(error),
@@ -289,11 +301,37 @@ impl Store {
     pub fn set_aside(&mut self, letter: &DeadLetter) -> Result<(), QueueError> {
         let deleted = self.dead_letters.put(letter)?;
         if deleted > 0 {
+            self.metrics.queue.dead_letters_deleted.add(deleted);
             error!(deleted, "the dead letters have reached their limit, the oldest were deleted");
         }
         self.metrics.queue.dead_letters.set(self.dead_letters.count().unwrap_or_default());
         self.measure();
         Ok(())
+    }
+
+    /// Deletes dead letters that were put back into the queue.
+    pub fn delete_letters(&mut self, ids: &[LetterId]) -> Result<(), QueueError> {
+        self.dead_letters.remove(ids)?;
+        self.metrics.queue.dead_letters.set(self.dead_letters.count().unwrap_or_default());
+        Ok(())
+    }
+
+    /// Deletes the dead letters that are older than they may get. Not while the clock may be wrong: it would delete all.
+    pub fn expire_letters(&mut self) {
+        let now = self.clock.now();
+        let Some(limit) = self.dead_letters_max_age.filter(|_| now.synchronised) else { return };
+        let cut_ms = now.wall_ms.saturating_sub(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
+        let removed = self.dead_letters.older_than(cut_ms).and_then(|ids| self.dead_letters.remove(&ids));
+        match removed {
+            Ok(0) => {}
+            Ok(deleted) => {
+                self.metrics.queue.dead_letters_deleted.add(deleted);
+                self.metrics.queue.dead_letters.set(self.dead_letters.count().unwrap_or_default());
+                info!(deleted, "dead letters older than queue.dead_letters_max_age were deleted");
+            }
+            // Nothing hangs on it: the next time may do better.
+            Err(error) => warn!(%error, "old dead letters cannot be deleted, will retry"),
+        }
     }
 
     /// Gives the queue a new id; sequences go on.
@@ -338,7 +376,13 @@ impl Store {
             until
         };
         let resume = if is_newest { known_end + JUMP } else { until };
-        let lost = holes(first, resume, &salvaged.sequences);
+        let thinned = state.dropped.iter().any(|range| range.first <= first && first <= range.last);
+        let lost = if thinned {
+            // What was thinned before cannot be told from what is lost now.
+            vec![Lost { first, last: resume - 1, reason: "thinned, and damaged on the disk since".to_owned() }]
+        } else {
+            holes(first, resume, &salvaged.sequences)
+        };
         self.report_loss(&lost, known_end, salvaged.sequences.len(), &salvaged.set_aside);
         self.identity.lost.extend(lost);
         self.write_identity()?;
@@ -371,22 +415,23 @@ impl Store {
     }
 
     fn encode(&self, sequence: u64, stored: &Stored) -> Result<Vec<u8>, QueueError> {
-        record::encode(self.identity.origin, sequence, stored).map_err(|error| QueueError::Write {
-            path: self.folder.clone(),
-            source: std::io::Error::other(error.to_string()),
-        })
+        record::encode(self.identity.origin, sequence, stored).map_err(|error| self.unencoded(&error))
+    }
+
+    fn unencoded(&self, error: &postcard::Error) -> QueueError {
+        QueueError::Write { path: self.folder.path().to_owned(), source: std::io::Error::other(error.to_string()) }
     }
 
     pub(super) fn write_identity(&self) -> Result<(), QueueError> {
         self.identity
             .write(&self.folder)
-            .map_err(|source| QueueError::Write { path: self.folder.join(super::identity::FILE), source })
+            .map_err(|source| QueueError::Write { path: self.folder.file(super::identity::FILE), source })
     }
 
     /// Counts the folder's bytes and segments anew, as after files came or went.
     pub(super) fn measure(&mut self) {
-        let used = limit::used(&self.folder).unwrap_or(self.at_rest);
-        let active = fs::metadata(segment::path(&self.folder, self.newest)).map_or(0, |metadata| metadata.len());
+        let used = self.folder.used().unwrap_or(self.at_rest);
+        let active = self.folder.disk.size(&segment::path(&self.folder, self.newest)).unwrap_or(0);
         self.at_rest = used.saturating_sub(if self.active.is_some() { active } else { 0 });
         self.metrics.queue.disk_bytes.set(used);
         self.metrics.queue.segments.set(self.shared.state().segments.len() as u64);
@@ -415,7 +460,7 @@ pub(super) fn remember(marks: &mut BTreeMap<String, VecDeque<Mark>>, source: &st
 }
 
 /// The ranges within `first..end` that `present` (rising) does not cover.
-fn holes(first: u64, end: u64, present: &[u64]) -> Vec<Lost> {
+pub(super) fn holes(first: u64, end: u64, present: &[u64]) -> Vec<Lost> {
     let mut holes = Vec::new();
     let mut next = first;
     for sequence in present.iter().copied().chain(std::iter::once(end)) {

@@ -1,5 +1,7 @@
 //! The queue as a whole: a folder, two ends, and what a crash may leave.
 
+mod limited;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::inspect::Inspector;
 use super::*;
+use crate::config::settings::WhenFull;
 use crate::daily::Ledger;
 use crate::reading::{DeadLetter, Entry, Reading};
 use crate::receipt::{Receipt, Ticket};
@@ -22,14 +25,21 @@ fn options(folder: &Path) -> Options {
         path: folder.join("queue"),
         max_size: 1 << 30,
         min_free: 0,
+        when_full: WhenFull::Block,
         segment_size: 256 << 10,
+        pack_after: PACK_AFTER,
         redelivery_window: 50,
         windows: BTreeMap::new(),
         max_dead_letters: 64 << 10,
+        dead_letters_max_age: None,
         agent_id: None,
         default_agent_id: "test-0a1b2c".into(),
         hardware_serial: Some("serial-1".into()),
     }
+}
+
+fn folder_of(options: &Options) -> folder::Folder {
+    folder::Folder::new(Arc::new(LocalDisk), &options.path)
 }
 
 fn start(options: &Options) -> Queue {
@@ -96,15 +106,27 @@ fn read_all(outlet: &mut Outlet) -> Vec<Entry> {
     all
 }
 
-/// What a kill leaves: the files as they are, in the middle of everything.
+/// What a kill leaves: the files as they are, in the middle of everything. Copied again where a file came or went
+/// meanwhile, since a kill takes no time.
 fn crash_image(options: &Options, name: &str) -> Options {
     let image = options.path.with_file_name(name);
-    fs::create_dir(&image).expect("a folder");
-    for entry in fs::read_dir(&options.path).expect("files") {
-        let entry = entry.expect("a file");
-        fs::copy(entry.path(), image.join(entry.file_name())).expect("copied");
+    let names = || {
+        let files = fs::read_dir(&options.path).expect("files").map(|file| file.expect("a file"));
+        let mut names: Vec<_> = files
+            .filter_map(|file| Some((file.file_name(), std::os::unix::fs::MetadataExt::ino(&file.metadata().ok()?))))
+            .collect();
+        names.sort();
+        names
+    };
+    loop {
+        let before = names();
+        fs::create_dir(&image).expect("a folder");
+        let copied = before.iter().all(|(name, _)| fs::copy(options.path.join(name), image.join(name)).is_ok());
+        if copied && names() == before {
+            return Options { path: image, ..options.clone() };
+        }
+        fs::remove_dir_all(&image).expect("our own");
     }
-    Options { path: image, ..options.clone() }
 }
 
 fn wait_until(mut is_so: impl FnMut() -> bool) {
@@ -205,7 +227,7 @@ fn damaged_newest_segment_is_salvaged() {
     append(&queue, 0..1_500);
     let id = queue.outlet.queue_id();
     stop(queue);
-    let path = segment::path(&options.path, 1);
+    let path = segment::path(&folder_of(&options), 1);
     let mut bytes = fs::read(&path).expect("bytes");
     for number in [0, 750, 751, 1_499] {
         let text = format!("{number:>0400}");
@@ -248,10 +270,10 @@ fn damaged_or_missing_sealed_segments_become_gaps() {
     let queue = start(&options);
     append(&queue, 0..4_000);
     stop(queue);
-    let segments: Vec<u64> = open::segments(&options.path).expect("segments").into_iter().collect();
+    let segments: Vec<u64> = open::segments(&folder_of(&options)).expect("segments").into_iter().collect();
     assert!(segments.len() > 5);
-    fs::remove_file(segment::path(&options.path, segments[1])).expect("removed");
-    fs::write(segment::path(&options.path, segments[3]), b"nothing of redb").expect("overwritten");
+    fs::remove_file(segment::path(&folder_of(&options), segments[1])).expect("removed");
+    fs::write(segment::path(&folder_of(&options), segments[3]), b"nothing of redb").expect("overwritten");
     let mut again = start(&options);
     let entries = read_all(&mut again.outlet);
     let gaps: Vec<(u64, u64)> = entries
@@ -264,6 +286,36 @@ fn damaged_or_missing_sealed_segments_become_gaps() {
     stop(again);
 }
 
+/// Appends bodies from a task of its own, as sources do, and hears what is acknowledged.
+struct Feeder {
+    runtime: tokio::runtime::Runtime,
+    task: tokio::task::JoinHandle<()>,
+    tickets: mpsc::Receiver<Ticket>,
+}
+
+impl Feeder {
+    fn start(queue: &Queue, count: u64) -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime");
+        let (counter, tickets) = mpsc::channel(10_000);
+        let intake = queue.intake.clone();
+        let task = runtime.spawn(async move {
+            for number in 0..count {
+                let receipt = Receipt::new(counter.clone(), Ticket { connection: 1, ordinal: number });
+                let body = body(number);
+                let (_, mark) = open::mark_of(&body).expect("a mark");
+                intake.append(body, mark, receipt, SOON).await.expect("taken");
+            }
+        });
+        Self { runtime, task, tickets }
+    }
+
+    /// Acknowledgements since the last look.
+    fn acknowledged(&mut self) -> usize {
+        std::iter::from_fn(|| self.tickets.try_recv().ok()).count()
+    }
+}
+
 /// Promise 6: at its limit the queue acknowledges nothing, and goes on by itself once there is room.
 #[test]
 fn a_full_queue_blocks_and_recovers() {
@@ -271,18 +323,7 @@ fn a_full_queue_blocks_and_recovers() {
     let options = Options { max_size: 2 << 20, ..options(folder.path()) };
     let metrics: Arc<Metrics> = Arc::default();
     let mut queue = open(&options, Arc::clone(&metrics), Clock::new(), Arc::new(|| ())).expect("opens");
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime");
-    let (counter, mut tickets) = mpsc::channel(10_000);
-    let intake = queue.intake.clone();
-    let feeder = runtime.spawn(async move {
-        for number in 0..8_000 {
-            let receipt = Receipt::new(counter.clone(), Ticket { connection: 1, ordinal: number });
-            let body = body(number);
-            let (_, mark) = open::mark_of(&body).expect("a mark");
-            intake.append(body, mark, receipt, SOON).await.expect("taken");
-        }
-    });
+    let mut feeder = Feeder::start(&queue, 8_000);
     wait_until(|| metrics.queue.blocked.get());
     let mut received = 0;
     let (mut acknowledged, mut next) = (0, 1);
@@ -298,15 +339,11 @@ fn a_full_queue_blocks_and_recovers() {
             next = entries.last().expect("one").sequence + 1;
             queue.outlet.release(next).expect("released");
         }
-        while tickets.try_recv().is_ok() {
-            acknowledged += 1;
-        }
+        acknowledged += feeder.acknowledged();
     }
-    runtime.block_on(feeder).expect("fed");
+    feeder.runtime.block_on(&mut feeder.task).expect("fed");
     wait_until(|| {
-        while tickets.try_recv().is_ok() {
-            acknowledged += 1;
-        }
+        acknowledged += feeder.acknowledged();
         acknowledged == 8_000
     });
     assert!(!metrics.queue.blocked.get());
@@ -320,25 +357,11 @@ fn a_full_queue_stops() {
     let options = Options { max_size: 1 << 20, ..options(folder.path()) };
     let metrics: Arc<Metrics> = Arc::default();
     let queue = open(&options, Arc::clone(&metrics), Clock::new(), Arc::new(|| ())).expect("opens");
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime");
-    let (counter, mut tickets) = mpsc::channel(10_000);
-    let intake = queue.intake.clone();
-    let feeder = runtime.spawn(async move {
-        for number in 0..8_000 {
-            let receipt = Receipt::new(counter.clone(), Ticket { connection: 1, ordinal: number });
-            let body = body(number);
-            let (_, mark) = open::mark_of(&body).expect("a mark");
-            intake.append(body, mark, receipt, SOON).await.expect("taken");
-        }
-    });
+    let mut feeder = Feeder::start(&queue, 8_000);
     wait_until(|| metrics.queue.blocked.get());
-    feeder.abort();
+    feeder.task.abort();
     stop(queue);
-    let mut acknowledged = 0;
-    while tickets.try_recv().is_ok() {
-        acknowledged += 1;
-    }
+    let acknowledged = feeder.acknowledged();
     let mut again = start(&options);
     assert_eq!(read_all(&mut again.outlet).len(), acknowledged);
     stop(again);
@@ -454,6 +477,57 @@ fn fingerprints_are_of_key_and_content() {
     stop(queue);
 }
 
+/// Promise 7: a queue of an older release opens, and its format is raised before anything new is written; one of a newer
+/// release is refused, not taken for damaged.
+#[test]
+fn older_formats_open_and_newer_ones_are_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = options(folder.path());
+    let identity_file = options.path.join(identity::FILE);
+    let write_format = |format: u32| {
+        let text = fs::read_to_string(&identity_file).expect("text");
+        let line = text.lines().find(|line| line.starts_with("format = ")).expect("a format").to_owned();
+        fs::write(&identity_file, text.replace(&line, &format!("format = {format}"))).expect("written");
+    };
+    let queue = start(&options);
+    // Few at a time stay single records, as in format 1.
+    (0..30).step_by(3).for_each(|first| append(&queue, first..first + 3));
+    stop(queue);
+    write_format(1);
+    let mut queue = start(&options);
+    assert_eq!(read_all(&mut queue.outlet).len(), 30);
+    assert!(fs::read_to_string(&identity_file).expect("text").contains("format = 1\n"), "nothing was written yet");
+    append(&queue, 30..500);
+    assert!(fs::read_to_string(&identity_file).expect("text").contains(&format!("format = {FORMAT}\n")));
+    assert_eq!(read_all(&mut queue.outlet).iter().map(number_of).collect::<Vec<_>>(), (0..500).collect::<Vec<_>>());
+    stop(queue);
+    write_format(FORMAT + 1);
+    let error = open(&options, Arc::default(), Clock::new(), Arc::new(|| ())).err().expect("refused");
+    assert!(
+        matches!(error, OpenError::Newer { found, known, .. } if (found, known) == (FORMAT + 1, FORMAT)),
+        "{error}"
+    );
+}
+
+/// Promise 4: wherever a reader begins, and however the records were committed, it reads the same.
+#[test]
+fn a_reader_may_begin_within_a_block() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = options(folder.path());
+    let mut queue = start(&options);
+    for (first, last) in [(0, 1), (1, 180), (180, 183), (183, 383), (383, 390)] {
+        append(&queue, first..last);
+    }
+    for from in 1..=390 {
+        let entries = queue.outlet.read(from, 7, 1 << 20).expect("readable");
+        let expected: Vec<u64> = (from - 1..390.min(from + 6)).collect();
+        assert_eq!(entries.iter().map(number_of).collect::<Vec<_>>(), expected);
+        assert_eq!(entries[0].sequence, from);
+        assert!(queue.outlet.fingerprint(from).expect("readable").is_some());
+    }
+    stop(queue);
+}
+
 /// Promise 9: a day that is over has one place for its receipt, whenever the agent was killed around midnight.
 #[test]
 fn a_day_has_one_receipt() {
@@ -461,9 +535,10 @@ fn a_day_has_one_receipt() {
     let options = options(folder.path());
     let today = crate::daily::day_of(Clock::new().now().wall_ms);
     let set_open_day = |day: i32| {
-        let Ok(Some(mut identity)) = identity::Identity::read(&options.path) else { panic!("no identity") };
+        let folder = super::folder::Folder::new(Arc::new(super::disk::LocalDisk), &options.path);
+        let Ok(Some(mut identity)) = identity::Identity::read(&folder) else { panic!("no identity") };
         identity.daily.as_mut().expect("kept from the start on").open_day = Some(day);
-        identity.write(&options.path).expect("written");
+        identity.write(&folder).expect("written");
     };
     let days = || {
         let entries = Inspector::open(&options.path).expect("a queue").peek(Some(1), 1_000).expect("readable");

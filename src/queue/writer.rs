@@ -6,18 +6,22 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
+use super::block::Batch;
 use super::commit::Rule;
 use super::error::QueueError;
+use super::letters::LetterId;
 use super::lock::Lock;
+use super::rewriter::{Job, Outcome, Rewriter};
+use super::room::Relief;
 use super::shared::Shared;
-use super::store::{Pending, Store};
+use super::store::Store;
 use crate::backoff::Backoff;
 use crate::daily::Ledger;
 use crate::reading::{Body, DeadLetter, Mark, QueueId};
 use crate::receipt::Receipt;
 
 /// Messages in one commit.
-const BATCH: usize = 4096;
+const MESSAGES: usize = 4096;
 /// Bytes in one commit, and no more than this part of `max_size`, so that a batch always fits an emptied queue; a larger
 /// message makes one of its own.
 const BATCH_BYTES: u64 = 4 << 20;
@@ -26,6 +30,9 @@ const BATCH_PART: u64 = 16;
 const PAUSE: Duration = Duration::from_secs(10);
 /// The longest that a day's receipt waits for a reading to share its commit.
 const RECEIPT_DELAY: Duration = Duration::from_secs(5);
+/// When old dead letters are looked for: not while the agent starts, then once in so long.
+const FIRST_EXPIRY: Duration = Duration::from_secs(60);
+const EXPIRY: Duration = Duration::from_secs(3600);
 /// First and longest delay before a full disk is tried again.
 const FULL_RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
 
@@ -44,6 +51,7 @@ pub(super) struct Append {
 pub(super) enum Command {
     Release(u64),
     SetAside(Box<DeadLetter>, oneshot::Sender<Result<(), QueueError>>),
+    DeleteLetters(Vec<LetterId>, oneshot::Sender<Result<(), QueueError>>),
     Fork(String, oneshot::Sender<Result<QueueId, QueueError>>),
     /// What the next daily receipt says.
     Keep(Box<Ledger>, oneshot::Sender<Result<(), QueueError>>),
@@ -61,18 +69,21 @@ pub(super) struct Writer {
     appends: mpsc::Receiver<Append>,
     commands: mpsc::Receiver<Command>,
     rule: Rule,
-    records: Vec<Pending>,
+    batch: Batch,
     receipts: Vec<Receipt>,
-    bytes: usize,
     most_bytes: usize,
     last_append: Instant,
     blocked: Option<Blocked>,
+    rewriter: Rewriter,
     hurry: bool,
+    next_expiry: Instant,
     progress: Arc<dyn Fn() + Send + Sync>,
 }
 
 struct Blocked {
     since: Instant,
+    /// Somebody was told: it is not about to be over.
+    told: bool,
     retry: Instant,
     backoff: Backoff,
 }
@@ -80,6 +91,7 @@ struct Blocked {
 enum Event {
     Append(Option<Box<Append>>),
     Command(Option<Command>),
+    Rewritten(Job, Outcome),
     Due,
 }
 
@@ -98,13 +110,14 @@ impl Writer {
             appends,
             commands,
             rule: Rule::default(),
-            records: Vec::new(),
+            batch: Batch::default(),
             receipts: Vec::new(),
-            bytes: 0,
             most_bytes: usize::try_from(most_bytes).unwrap_or(usize::MAX),
             last_append: Instant::now(),
             blocked: None,
+            rewriter: Rewriter::default(),
             hurry: false,
+            next_expiry: Instant::now() + FIRST_EXPIRY,
             progress,
         }
     }
@@ -120,6 +133,7 @@ impl Writer {
                 Event::Append(None) => appends_open = false,
                 Event::Command(Some(command)) => self.obey(command)?,
                 Event::Command(None) => commands_open = false,
+                Event::Rewritten(job, outcome) => self.rewritten(job, outcome)?,
                 Event::Due => {}
             }
             if self.blocked.is_some() && self.appends.is_closed() {
@@ -131,8 +145,12 @@ impl Writer {
             let last_call = !appends_open && !commands_open;
             self.commit_if_due(!appends_open, last_call)?;
             self.keep_release_point()?;
+            self.expire_letters();
+            self.pack_if_due();
+            self.store.say_dropped(Instant::now());
             (self.progress)();
         }
+        self.rewriter.stop(&self.store.folder);
         self.store.close()
     }
 
@@ -142,6 +160,7 @@ impl Writer {
         tokio::select! {
             biased;
             command = self.commands.recv(), if commands_open => Event::Command(command),
+            (job, outcome) = self.rewriter.finished() => Event::Rewritten(job, outcome),
             append = self.appends.recv(), if takes => Event::Append(append.map(Box::new)),
             () = tokio::time::sleep_until(due.into()) => Event::Due,
         }
@@ -169,9 +188,7 @@ impl Writer {
                 Body::Dead(dead) => Arc::clone(&dead.source),
                 Body::Gap(_) | Body::Daily(_) => "".into(),
             };
-            let pending = self.store.prepare(body, &source, mark)?;
-            self.bytes += pending.bytes.len();
-            self.records.push(pending);
+            self.store.prepare(&mut self.batch, body, &source, mark)?;
             self.last_append = now;
             self.rule.joined(now, append.receipt.is_awaited(), append.delay);
         }
@@ -195,9 +212,7 @@ impl Writer {
             return Ok(());
         }
         if let Some(body) = self.store.day_over() {
-            let pending = self.store.prepare_own(body)?;
-            self.bytes += pending.bytes.len();
-            self.records.push(pending);
+            self.store.prepare_own(&mut self.batch, body)?;
             self.rule.joined(Instant::now(), false, RECEIPT_DELAY);
         }
         Ok(())
@@ -205,7 +220,7 @@ impl Writer {
 
     fn commit_if_due(&mut self, no_more: bool, last_call: bool) -> Result<(), QueueError> {
         let now = Instant::now();
-        if self.records.is_empty() {
+        if self.batch.is_empty() {
             // Receipts of redeliveries only: what they stand for is on disk already.
             self.redeem();
             return Ok(());
@@ -219,27 +234,32 @@ impl Writer {
     }
 
     fn has_place_but_for_block(&self) -> bool {
-        self.records.len() < BATCH && self.bytes < self.most_bytes
+        self.batch.len() < MESSAGES && self.batch.size() < self.most_bytes
     }
 
     fn commit(&mut self, now: Instant) -> Result<(), QueueError> {
-        if let Err(reason) = self.store.room(self.bytes as u64)? {
+        while let Err(reason) = self.store.has_room(self.batch.size() as u64)? {
             self.store.give_way()?;
-            self.block(now, &reason);
-            return Ok(());
+            if !self.make_room(now)? {
+                self.block(now, &reason);
+                return Ok(());
+            }
         }
-        match self.store.commit(&self.records) {
+        match self.store.commit(&self.batch) {
             Ok(()) => {}
             Err(error) if error.is_full() => {
+                let soon = self.make_room(now)?;
                 self.block(now, &error);
+                if let Some(blocked) = self.blocked.as_mut().filter(|_| soon) {
+                    blocked.retry = now;
+                }
                 return Ok(());
             }
             Err(error) => return Err(error),
         }
         crate::failpoint::hit("committed");
         let awaited = self.receipts.iter().any(Receipt::is_awaited);
-        self.records.clear();
-        self.bytes = 0;
+        self.batch.clear();
         self.redeem();
         self.rule.committed(Instant::now(), awaited);
         self.unblock();
@@ -259,21 +279,61 @@ impl Writer {
         }
     }
 
-    fn block(&mut self, now: Instant, reason: &dyn std::fmt::Display) {
-        if self.blocked.is_none() {
-            self.store.metrics.queue.blocked.set(true);
-            error!(%reason, "the queue has no room: nothing is acknowledged until there is some; sending goes on");
+    /// True if there is more room now. While a segment is rewritten, there will be.
+    fn make_room(&mut self, now: Instant) -> Result<bool, QueueError> {
+        if self.rewriter.is_busy() {
+            return Ok(false);
         }
+        match self.store.relieve(now)? {
+            Relief::Made => return Ok(true),
+            Relief::Rewrite(job) => self.rewrite(job),
+            Relief::None => {}
+        }
+        Ok(false)
+    }
+
+    /// What is packed makes room, and while the line is down nothing else does.
+    fn pack_if_due(&mut self) {
+        if !self.rewriter.is_busy()
+            && !self.hurry
+            && let Some(job) = self.store.packing_due(Instant::now())
+        {
+            self.rewrite(job);
+        }
+    }
+
+    fn rewrite(&mut self, job: Job) {
+        if let Err(error) = self.rewriter.start(&self.store.folder, self.store.identity.origin, job) {
+            warn!(%error, "no thread to pack a segment with, will retry");
+        }
+    }
+
+    fn rewritten(&mut self, job: Job, outcome: Outcome) -> Result<(), QueueError> {
+        let now = Instant::now();
+        self.store.rewritten(job, outcome, now)?;
+        if let Some(blocked) = &mut self.blocked {
+            blocked.retry = now;
+        }
+        Ok(())
+    }
+
+    fn block(&mut self, now: Instant, reason: &dyn std::fmt::Display) {
         let blocked = self.blocked.get_or_insert_with(|| Blocked {
             since: now,
+            told: false,
             retry: now,
             backoff: Backoff::new(FULL_RETRY.0, FULL_RETRY.1),
         });
         blocked.retry = now + blocked.backoff.next(1.0);
+        if !blocked.told && !self.rewriter.is_busy() {
+            blocked.told = true;
+            self.store.metrics.queue.blocked.set(true);
+            error!(%reason, "the queue has no room: nothing is acknowledged until there is some; sending goes on");
+        }
     }
 
     fn unblock(&mut self) {
-        if let Some(blocked) = self.blocked.take() {
+        if let Some(blocked) = self.blocked.take().filter(|blocked| blocked.told) {
             self.store.metrics.queue.blocked.set(false);
             info!(blocked_s = blocked.since.elapsed().as_secs(), "the queue has room again");
         }
@@ -293,6 +353,7 @@ impl Writer {
                 }
             }
             Command::SetAside(letter, reply) => answer(reply, self.store.set_aside(&letter))?,
+            Command::DeleteLetters(ids, reply) => answer(reply, self.store.delete_letters(&ids))?,
             Command::Fork(why, reply) => answer(reply, self.store.fork(&why))?,
             Command::Keep(ledger, reply) => answer(reply, self.store.keep_ledger(*ledger))?,
             Command::Hurry => self.hurry = true,
@@ -302,6 +363,7 @@ impl Writer {
             },
             Command::Damaged(first, reply) => {
                 warn!(segment = first, "a segment cannot be read and is salvaged");
+                self.rewriter.stop(&self.store.folder);
                 let result = if first == self.store.newest {
                     Err(QueueError::Unsalvageable { first })
                 } else {
@@ -313,9 +375,17 @@ impl Writer {
         Ok(())
     }
 
+    fn expire_letters(&mut self) {
+        let now = Instant::now();
+        if now >= self.next_expiry {
+            self.next_expiry = now + EXPIRY;
+            self.store.expire_letters();
+        }
+    }
+
     /// When readings pause, no record carries the release point: it is put on disk by itself.
     fn keep_release_point(&mut self) -> Result<(), QueueError> {
-        if self.records.is_empty() && self.last_append.elapsed() >= PAUSE {
+        if self.batch.is_empty() && self.last_append.elapsed() >= PAUSE {
             return match self.store.write_released() {
                 Err(error) if error.is_full() => Ok(()),
                 result => result,

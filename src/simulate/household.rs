@@ -37,8 +37,10 @@ pub(super) struct Household {
 }
 
 impl Household {
-    pub(super) fn new(mut random: Random) -> Self {
-        let panels_w = if random.unit() < 0.75 { random.between(3000.0, 9000.0) } else { 0.0 };
+    /// One with panels if `sunny`, else most likely so.
+    pub(super) fn new(mut random: Random, sunny: bool) -> Self {
+        let panels = random.unit() < 0.75 || sunny;
+        let panels_w = if panels { random.between(3000.0, 9000.0) } else { 0.0 };
         let fridge_period_s = random.between(2400.0, 4200.0);
         Self {
             base_w: random.between(70.0, 220.0),
@@ -49,6 +51,10 @@ impl Household {
             sky: random.normal(),
             random,
         }
+    }
+
+    pub(super) fn has_panels(&self) -> bool {
+        self.panels_w > 0.0
     }
 
     /// Watts taken from the grid (negative: given to it) during the `step_s` seconds from `unix_ms` on.
@@ -117,7 +123,7 @@ mod tests {
         let mut noon = 0.0;
         let mut evening = 0.0;
         for stream in 0..20 {
-            let mut household = Household::new(Random::new(7, stream));
+            let mut household = Household::new(Random::new(7, stream), true);
             household.panels_w = 5000.0;
             night += mean_w(&mut household, 1, 4) / 20.0;
             noon += mean_w(&mut household, 11, 14) / 20.0;

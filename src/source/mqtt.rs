@@ -18,13 +18,13 @@ use tracing::{debug, info};
 
 use crate::backoff::Backoff;
 use crate::clock::Clock;
-use crate::config::settings;
+use crate::config::{settings, show_address};
 use crate::metrics::SourceMetrics;
 use crate::receipt::Ticket;
 use crate::shutdown::Shutdown;
 use crate::source::Raw;
 use crate::source::mqtt_connection::{Connection, End, Memory};
-use crate::source::mqtt_outage::{Chronicle, Outage, SETTLED};
+use crate::source::mqtt_outage::{Chronicle, Outage, settled};
 use crate::source::mqtt_subscription::Filters;
 use crate::source::tls::{self, TlsError};
 
@@ -66,8 +66,9 @@ impl MqttSource {
     /// Before anything else, if the TLS files cannot be used.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), TlsError> {
         let (client, mut eventloop) = self.client()?;
-        let broker = format!("{}:{}", self.settings.host, self.settings.port);
-        let mut chronicle = Chronicle::new(&self.name, broker, &self.client_id);
+        let broker = show_address(&self.settings.host, self.settings.port);
+        let settled = settled(self.settings.reconnect_max_delay);
+        let mut chronicle = Chronicle::new(&self.name, broker, &self.client_id, settled);
         let filters = Filters::new(&self.name, self.settings.topics.clone(), self.previous_filters.clone());
         let mut memory = Memory::new(filters);
         let mut backoff = Backoff::new(RECONNECT_BASE, self.settings.reconnect_max_delay);
@@ -90,7 +91,7 @@ impl MqttSource {
             };
             Self::forget(&mut eventloop);
             self.metrics.connected.set(false);
-            if lived.is_some_and(|lived| lived >= SETTLED) {
+            if lived.is_some_and(|lived| lived >= settled) {
                 backoff.reset();
             }
             match end {

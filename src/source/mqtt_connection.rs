@@ -20,7 +20,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
-use crate::receipt::{Receipt, Ticket};
+use crate::receipt::Ticket;
 use crate::shutdown::Shutdown;
 use crate::source::mqtt::MqttSource;
 use crate::source::mqtt_outage::Outage;
@@ -249,13 +249,6 @@ impl<'a> Connection<'a> {
     }
 
     fn raw(&self, publish: Publish, packet_id: Option<u16>) -> Raw {
-        let receipt = match packet_id {
-            None => Receipt::unneeded(),
-            Some(_) => {
-                let ticket = Ticket { connection: self.number, ordinal: self.outstanding.next() };
-                Receipt::new(self.counter.clone(), ticket)
-            }
-        };
         Raw {
             source: Arc::clone(&self.source.name),
             topic: publish.topic,
@@ -268,7 +261,7 @@ impl<'a> Connection<'a> {
                 retain: publish.retain,
                 session: self.memory.session,
             },
-            receipt,
+            receipt: self.outstanding.receipt(packet_id, self.number, &self.counter),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::shutdown::Shutdown;
 use crate::source::Raw;
 use crate::source::mqtt::MqttSource;
 use crate::source::mqtt_listener::{BindError, ListenerSource, bind};
-use crate::source::mqtt_peer::{LIMIT, Peer, publish, publish_of};
+use crate::source::mqtt_peer::{Arrivals, LIMIT, Peer, publish, publish_of};
 
 /// Long enough that something wrong would have shown itself, short enough to be waited for.
 const MOMENT: Duration = Duration::from_millis(150);
@@ -61,6 +61,12 @@ fn source(settings: settings::MqttListener) -> (ListenerSource, Receiver<Raw>, A
     (source, raws_end, metrics)
 }
 
+impl Arrivals for Running {
+    fn arrivals(&mut self) -> &mut Receiver<Raw> {
+        &mut self.raws
+    }
+}
+
 impl Running {
     async fn start(change: impl FnOnce(&mut settings::MqttListener)) -> Self {
         let mut settings = settings();
@@ -70,18 +76,6 @@ impl Running {
         let (address, shutdown) = (listener.local_addr(), Shutdown::new());
         let task = tokio::spawn(listener.run(shutdown.clone()));
         Self { address, raws, metrics, shutdown, task }
-    }
-
-    async fn raw(&mut self) -> Raw {
-        timeout(LIMIT, self.raws.recv()).await.expect("a raw in time").expect("a running listener")
-    }
-
-    async fn raws(&mut self, count: usize) -> Vec<Raw> {
-        let mut raws = Vec::new();
-        while raws.len() < count {
-            raws.push(self.raw().await);
-        }
-        raws
     }
 
     /// A client after a good CONNACK.
@@ -328,6 +322,7 @@ async fn client_ids_are_checked() {
     nameless.clean_session = false;
     assert_eq!(running.greet(nameless).await.1, Some(ConnectReturnCode::BadClientId));
     assert_eq!(running.greet(Connect::new("x".repeat(257))).await.1, Some(ConnectReturnCode::BadClientId));
+    assert_eq!(running.greet(Connect::new("\0replay of x")).await.1, Some(ConnectReturnCode::BadClientId));
     running.stop().await;
 }
 

@@ -1,14 +1,18 @@
 //! Why there is no connection to the broker, in words that name the cure. One warning when the reason changes, and
 //! silence (debug) while it lasts.
 
+use std::error::Error;
 use std::time::Duration;
 
 use rumqttc::mqttbytes::Error as PacketError;
 use rumqttc::{ConnectReturnCode, ConnectionError, StateError};
 use tracing::{debug, info, warn};
 
-/// A connection that lived this long is settled: what ends it then is a new outage.
-pub(super) const SETTLED: Duration = Duration::from_secs(10);
+/// How long a connection has to live, beyond the longest pause between two, to be settled.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// Pauses longer than this do not put off what counts as settled any more.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Connections closed by the broker before they settled, in a row, after which another client with our id is suspected.
 const SUSPICIOUS: u32 = 3;
@@ -19,6 +23,7 @@ pub(super) enum Outage {
     Unreachable,
     Unresponsive,
     Tls,
+    TlsRefused,
     ProtocolVersion,
     ClientId,
     Unavailable,
@@ -36,6 +41,7 @@ impl Outage {
     /// The reason behind an error of rumqttc; `connected`: it came after a good CONNACK.
     pub(super) fn of(error: &ConnectionError, connected: bool) -> Self {
         match error {
+            error if is_tls_alert(error) => Self::TlsRefused,
             ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => Self::Unresponsive,
             ConnectionError::Tls(_) => Self::Tls,
             ConnectionError::ConnectionRefused(code) => Self::refused(*code),
@@ -77,8 +83,12 @@ impl Outage {
             Self::Unreachable => "cannot reach the MQTT broker; is it running, are host and port right? Trying again",
             Self::Unresponsive => "the MQTT broker does not answer in time; trying again",
             Self::Tls => {
-                "TLS with the MQTT broker failed; does ca_file hold the authority of its certificate, and does the \
-                 certificate name this host? Trying again"
+                "TLS with the MQTT broker failed; is this its TLS port, does ca_file hold the authority of its certificate, \
+                 and does the certificate name this host? Trying again"
+            }
+            Self::TlsRefused => {
+                "the MQTT broker refuses our side of TLS; if it wants a certificate of us, set certificate_file and \
+                 key_file to one of an authority that it trusts. Trying again"
             }
             Self::ProtocolVersion => "the MQTT broker refuses MQTT 3.1.1; allow it there. Trying again",
             Self::ClientId => "the MQTT broker refuses the client id; set another client_id. Trying again",
@@ -93,7 +103,7 @@ impl Outage {
             }
             Self::Closed => "the connection to the MQTT broker was lost; trying again",
             Self::TakenOver => {
-                "the MQTT broker closes the connection again and again right after it accepted it; most likely another \
+                "the connection to the MQTT broker is closed again and again soon after it was made; most likely another \
                  client uses the same client id: set another client_id in one of them. Trying again, ever more slowly"
             }
             Self::TooLarge => {
@@ -109,20 +119,47 @@ impl Outage {
     }
 }
 
+/// Whether the broker ended the connection with an alert of TLS, the handshake's or, since TLS 1.3 lets the client go on
+/// before its certificate is judged, a later one.
+fn is_tls_alert(error: &ConnectionError) -> bool {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(rustls::Error::AlertReceived(_)) = error.downcast_ref() {
+            return true;
+        }
+        // An I/O error shows what it wraps only here: its source is that error's source.
+        next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
+}
+
+/// A connection that lived this long is settled: what ends it then is a new outage, and delays begin anew. Two clients with
+/// one id turn each other out: were a connection settled before the other one's pause is over, both would begin anew again
+/// and again, and none would ever be suspected.
+pub(super) fn settled(reconnect_max_delay: Duration) -> Duration {
+    reconnect_max_delay.min(LONGEST_PAUSE) + SETTLED
+}
+
 /// What is said about one source's connection.
 #[derive(Debug)]
 pub(super) struct Chronicle {
     source: String,
     broker: String,
     client_id: String,
+    /// See [`settled`].
+    settled: Duration,
     /// The reason last warned of, since the last settled connection.
     current: Option<Outage>,
     closed_early: u32,
 }
 
 impl Chronicle {
-    pub(super) fn new(source: &str, broker: String, client_id: &str) -> Self {
-        Self { source: source.to_owned(), broker, client_id: client_id.to_owned(), current: None, closed_early: 0 }
+    pub(super) fn new(source: &str, broker: String, client_id: &str, settled: Duration) -> Self {
+        let (source, client_id) = (source.to_owned(), client_id.to_owned());
+        Self { source, broker, client_id, settled, current: None, closed_early: 0 }
     }
 
     /// A good CONNACK came.
@@ -137,7 +174,7 @@ impl Chronicle {
 
     /// A connection, or the attempt at one (`lived` is none), ended. Returns what it is taken for.
     pub(super) fn ended(&mut self, outage: Outage, error: &str, lived: Option<Duration>) -> Outage {
-        let settled = lived.is_some_and(|lived| lived >= SETTLED);
+        let settled = lived.is_some_and(|lived| lived >= self.settled);
         if settled {
             self.current = None;
         }
@@ -160,18 +197,78 @@ impl Chronicle {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
     use super::*;
+    use crate::backoff::Backoff;
 
     /// Promise 5: a second client with our id is named as the likely cause, and not at the first lost connection.
     #[test]
     fn connections_closed_early_again_and_again_are_taken_for_a_takeover() {
-        let mut chronicle = Chronicle::new("meter", "localhost:1883".to_owned(), "id");
+        let mut chronicle = Chronicle::new("meter", "localhost:1883".to_owned(), "id", SETTLED);
         let early = Some(Duration::from_millis(300));
         assert_eq!(chronicle.ended(Outage::Closed, "", early), Outage::Closed);
         assert_eq!(chronicle.ended(Outage::Closed, "", early), Outage::Closed);
         assert_eq!(chronicle.ended(Outage::Unreachable, "", None), Outage::Unreachable);
         assert_eq!(chronicle.ended(Outage::Closed, "", early), Outage::TakenOver);
         assert_eq!(chronicle.ended(Outage::Closed, "", Some(SETTLED)), Outage::Closed);
+    }
+
+    /// Promises 5 and 6: two agents with one id (a cloned card) turn each other out, for a day: no storm, each says why,
+    /// and says it once.
+    #[test]
+    fn two_clients_with_one_id_do_not_storm() {
+        struct Client {
+            chronicle: Chronicle,
+            backoff: Backoff,
+            /// When it connects next; none while it is connected.
+            next: Option<f64>,
+            since: f64,
+            connects: u32,
+            said: Vec<Outage>,
+        }
+        let longest = Duration::from_secs(60);
+        let client = |next| Client {
+            chronicle: Chronicle::new("meter", String::new(), "id", settled(longest)),
+            backoff: Backoff::new(Duration::from_millis(500), longest),
+            next: Some(next),
+            since: 0.0,
+            connects: 0,
+            said: Vec::new(),
+        };
+        let mut random = StdRng::seed_from_u64(7);
+        let mut clients = [client(0.0), client(30.0)];
+        let due = |client: &Client| client.next.unwrap_or(f64::INFINITY);
+        loop {
+            let comes = usize::from(due(&clients[1]) < due(&clients[0]));
+            let now = due(&clients[comes]);
+            if now > 86_400.0 {
+                break;
+            }
+            clients[comes].next = None;
+            clients[comes].since = now;
+            clients[comes].connects += 1;
+            let other = &mut clients[1 - comes];
+            if other.next.is_none() {
+                let lived = Duration::from_secs_f64(now - other.since);
+                if lived >= settled(longest) {
+                    other.backoff.reset();
+                }
+                let before = other.chronicle.current;
+                let outage = other.chronicle.ended(Outage::Closed, "", Some(lived));
+                if before != Some(outage) {
+                    other.said.push(outage);
+                }
+                other.next = Some(now + other.backoff.next(random.random()).as_secs_f64());
+            }
+        }
+        for client in clients {
+            assert!(client.connects < 24 * 150, "{} connections in a day", client.connects);
+            assert!(client.said.contains(&Outage::TakenOver), "{:?}", client.said);
+            assert!(client.said.len() < 24 * 2, "{} warnings in a day", client.said.len());
+            println!("{} connections, {} warnings in a day", client.connects, client.said.len());
+        }
     }
 
     /// Promise 5: each refusal of the broker has its own words with the cure.

@@ -8,10 +8,32 @@ use rumqttc::mqttbytes::Error;
 use rumqttc::{ConnAck, ConnectReturnCode, Packet, Publish, QoS, SubAck, SubscribeReasonCode, UnsubAck};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
+
+use crate::source::Raw;
 
 /// Far longer than anything here takes.
 pub(super) const LIMIT: Duration = Duration::from_secs(20);
+
+/// What a source hands on.
+pub(super) trait Arrivals {
+    fn arrivals(&mut self) -> &mut Receiver<Raw>;
+
+    /// The next one.
+    async fn raw(&mut self) -> Raw {
+        timeout(LIMIT, self.arrivals().recv()).await.expect("a raw in time").expect("a running source")
+    }
+
+    /// The next `count`.
+    async fn raws(&mut self, count: usize) -> Vec<Raw> {
+        let mut raws = Vec::new();
+        while raws.len() < count {
+            raws.push(self.raw().await);
+        }
+        raws
+    }
+}
 
 pub(super) struct Peer {
     stream: TcpStream,

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
-use crate::receipt::{Receipt, Ticket};
+use crate::receipt::Ticket;
 use crate::shutdown::Shutdown;
 use crate::source::filter;
 use crate::source::mqtt_listener::Hall;
@@ -238,13 +238,6 @@ impl<'a> Publisher<'a> {
     }
 
     fn raw(&self, publish: Publish, packet_id: Option<u16>) -> Raw {
-        let receipt = match packet_id {
-            None => Receipt::unneeded(),
-            Some(_) => {
-                let ticket = Ticket { connection: self.number, ordinal: self.outstanding.next() };
-                Receipt::new(self.counter.clone(), ticket)
-            }
-        };
         Raw {
             source: Arc::clone(&self.hall.name),
             topic: publish.topic,
@@ -258,7 +251,7 @@ impl<'a> Publisher<'a> {
                 retain: false,
                 session: 0,
             },
-            receipt,
+            receipt: self.outstanding.receipt(packet_id, self.number, &self.counter),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::metrics::SourceMetrics;
 use crate::shutdown::Shutdown;
 use crate::source::Raw;
 use crate::source::mqtt::MqttSource;
-use crate::source::mqtt_peer::{Broker, LIMIT, publish, publish_of};
+use crate::source::mqtt_peer::{Arrivals, Broker, LIMIT, publish, publish_of};
 use crate::source::tls::TlsError;
 
 /// Long enough that something wrong would have shown itself, short enough to be waited for.
@@ -28,6 +28,12 @@ struct Running {
     metrics: Arc<SourceMetrics>,
     shutdown: Shutdown,
     task: JoinHandle<Result<(), TlsError>>,
+}
+
+impl Arrivals for Running {
+    fn arrivals(&mut self) -> &mut Receiver<Raw> {
+        &mut self.raws
+    }
 }
 
 impl Running {
@@ -67,18 +73,6 @@ impl Running {
         };
         let task = tokio::spawn(source.run(shutdown.clone()));
         Self { raws: raws_end, left: left_end, metrics, shutdown, task }
-    }
-
-    async fn raw(&mut self) -> Raw {
-        timeout(LIMIT, self.raws.recv()).await.expect("a raw in time").expect("a running source")
-    }
-
-    async fn raws(&mut self, count: usize) -> Vec<Raw> {
-        let mut raws = Vec::new();
-        while raws.len() < count {
-            raws.push(self.raw().await);
-        }
-        raws
     }
 
     async fn stop(self) {

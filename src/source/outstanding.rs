@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::mpsc::Sender;
 
+use crate::receipt::{Receipt, Ticket};
 use crate::source::Raw;
 
 /// The unacknowledged messages of one connection, each with what the connection wants to remember of it.
@@ -33,6 +34,14 @@ impl<T> Outstanding<T> {
     /// The ordinal that the next message gets.
     pub(super) fn next(&self) -> u64 {
         self.first + self.messages.len() as u64
+    }
+
+    /// The right to acknowledge the next message on `connection`, where its sender waits for that.
+    pub(super) fn receipt(&self, packet_id: Option<u16>, connection: u64, counter: &Sender<Ticket>) -> Receipt {
+        match packet_id {
+            None => Receipt::unneeded(),
+            Some(_) => Receipt::new(counter.clone(), Ticket { connection, ordinal: self.next() }),
+        }
     }
 
     /// Takes a message of `bytes` in; returns its ordinal.

@@ -3,15 +3,27 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::document::Message;
 use super::wait::PATIENT;
 
+/// Plain, or with TLS.
+trait Stream: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Stream for T {}
+
 /// A client of the agent's own listener.
 pub struct Adapter {
     port: u16,
-    stream: Option<TcpStream>,
+    tls: Option<Arc<ClientConfig>>,
+    stream: Option<Box<dyn Stream>>,
     packet_id: u16,
     /// Publishes sent a second time.
     pub repeats: usize,
@@ -20,7 +32,18 @@ pub struct Adapter {
 
 impl Adapter {
     pub fn new(port: u16) -> Self {
-        Self { port, stream: None, packet_id: 0, repeats: 0, published: Vec::new() }
+        Self { port, tls: None, stream: None, packet_id: 0, repeats: 0, published: Vec::new() }
+    }
+
+    /// With TLS, trusting this authority.
+    pub fn trusting(mut self, authority: &Path) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(authority).expect("a certificate")).expect("an authority");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.expect("ring knows them").with_root_certificates(roots).with_no_client_auth();
+        self.tls = Some(Arc::new(config));
+        self
     }
 
     /// Publishes until it is acknowledged, over as many connections as that takes.
@@ -41,7 +64,7 @@ impl Adapter {
 
     fn attempt(&mut self, message: &Message, dup: bool) -> io::Result<()> {
         if self.stream.is_none() {
-            self.stream = Some(connect(self.port)?);
+            self.stream = Some(self.connect()?);
         }
         let stream = self.stream.as_mut().expect("just connected");
         let mut body = text(&message.topic);
@@ -54,19 +77,27 @@ impl Adapter {
         assert_eq!(answer, [0x40, 2, high, low], "PUBACK of what was published");
         Ok(())
     }
-}
 
-fn connect(port: u16) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    // MQTT 3.1.1, clean session, 60 s keep alive, as the adapter's library does it.
-    let body = [&text("MQTT")[..], &[4, 0x02, 0, 60], &text("sma_0a1b2c")].concat();
-    stream.write_all(&packet(0x10, &body))?;
-    let mut answer = [0; 4];
-    stream.read_exact(&mut answer)?;
-    assert_eq!(answer, [0x20, 2, 0, 0], "CONNACK, accepted");
-    Ok(stream)
+    fn connect(&self) -> io::Result<Box<dyn Stream>> {
+        let socket = TcpStream::connect(("127.0.0.1", self.port))?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let mut stream: Box<dyn Stream> = match &self.tls {
+            None => Box::new(socket),
+            Some(config) => {
+                let name = "localhost".try_into().expect("a name");
+                let connection = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+                Box::new(StreamOwned::new(connection, socket))
+            }
+        };
+        // MQTT 3.1.1, clean session, 60 s keep alive, as the adapter's library does it.
+        let body = [&text("MQTT")[..], &[4, 0x02, 0, 60], &text("sma_0a1b2c")].concat();
+        stream.write_all(&packet(0x10, &body))?;
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer)?;
+        assert_eq!(answer, [0x20, 2, 0, 0], "CONNACK, accepted");
+        Ok(stream)
+    }
 }
 
 fn text(text: &str) -> Vec<u8> {

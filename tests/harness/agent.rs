@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+use meterferry::agent::live::{self, Live};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -19,6 +20,8 @@ pub struct Agent {
     folder: TempDir,
     failpoint: Option<String>,
     log_filter: &'static str,
+    /// A program, with its arguments, that runs the agent in other surroundings.
+    inside: Vec<String>,
 }
 
 impl Agent {
@@ -26,7 +29,7 @@ impl Agent {
     pub fn new(config: impl FnOnce(&Path) -> Config) -> Self {
         let folder = process::scratch("agent");
         let text = config(&folder.path().join("queue")).text();
-        let this = Self { folder, running: None, failpoint: None, log_filter: "info" };
+        let this = Self { folder, running: None, failpoint: None, log_filter: "info", inside: Vec::new() };
         fs::write(this.config(), text).expect("write");
         this
     }
@@ -47,6 +50,12 @@ impl Agent {
     /// A filter for what it logs from the next start on; `info` otherwise.
     pub fn log_filter(&mut self, filter: &'static str) {
         self.log_filter = filter;
+    }
+
+    /// From the next start on it runs in the surroundings that these words make, which stand before its command and end
+    /// with `exec`.
+    pub fn inside(&mut self, words: Vec<String>) {
+        self.inside = words;
     }
 
     /// From the next start on it kills itself at this point (`<name>[:<nth>]`); none: no longer.
@@ -70,7 +79,15 @@ impl Agent {
 
     /// A subcommand of the agent with its configuration.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_meterferry"));
+        let program = env!("CARGO_BIN_EXE_meterferry");
+        let mut command = match self.inside.split_first() {
+            None => Command::new(program),
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+        };
         command.args(arguments).arg("--config").arg(self.config());
         command.args(["--log", self.log_filter, "--color", "never"]);
         // A test must not depend on the files and folders of whoever runs it.
@@ -145,6 +162,20 @@ impl Agent {
     pub fn wait_log(&self, text: &str, limit: Duration) {
         let running = self.running.as_ref().expect("the agent runs");
         wait::until_true(&format!("{text:?} in the agent's log"), limit, || running.log().contains(text));
+    }
+
+    /// The running agent's own figures; none while it does not answer.
+    pub fn figures(&self) -> Option<Live> {
+        live::ask(&self.queue())
+    }
+
+    /// Waits until the running agent's figures are so.
+    #[track_caller]
+    pub fn wait_figures(&mut self, what: &str, limit: Duration, mut so: impl FnMut(&Live) -> bool) {
+        wait::until_true(what, limit, || {
+            assert!(self.ended().is_none(), "the agent ended by itself:\n{}", self.log());
+            self.figures().is_some_and(|figures| so(&figures))
+        });
     }
 
     /// Sets back which day the next receipt is of, as if that day's midnight was still to come. The agent must not run.

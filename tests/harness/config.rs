@@ -70,10 +70,20 @@ impl Config {
     }
 
     /// Lets the last source go to another port, such as a proxy's.
-    pub fn port(mut self, port: u16) -> Self {
+    pub fn port(self, port: u16) -> Self {
+        self.source_line(&format!("port = {port}"))
+    }
+
+    /// Lets the last source go to another host.
+    pub fn host(self, host: &str) -> Self {
+        self.source_line(&format!("host = {host:?}"))
+    }
+
+    /// Adds a line to the last source, or replaces the one with the same key.
+    pub fn source_line(mut self, line: &str) -> Self {
         let last = self.sources.last_mut().expect("a source to change");
         let mut lines: Vec<_> = last.lines().map(str::to_owned).collect();
-        set(&mut lines, &format!("port = {port}"));
+        set(&mut lines, line);
         *last = lines.join("\n");
         self
     }

@@ -21,10 +21,17 @@ use super::proxy::Proxy;
 use super::wait::{self, PATIENT};
 
 /// Listeners whose advertised address is a proxy's: as many tests may put a proxy before the shared broker.
-const PROXIED: usize = 6;
+const PROXIED: usize = 16;
+
+/// So many of them, after the first, speak TLS.
+const PROXIED_TLS: usize = 4;
+
+/// The host that the first of them is advertised under: nobody knows it but who is told.
+pub const NAME: &str = "kafka.meterferry.test";
 
 /// User and password on the listeners with SASL; what a user may do is up to the ACLs of the test.
-pub const USERS: [(&str, &str); 3] = [("household", "secret-1"), ("stranger", "secret-2"), ("narrow", "secret-3")];
+pub const USERS: [(&str, &str); 4] =
+    [("household", "secret-1"), ("stranger", "secret-2"), ("narrow", "secret-3"), ("reader", "secret-4")];
 
 /// A user whose certificate's subject may do everything: [`Kafka::certificates`] signs it.
 pub const SUPER_CERTIFICATE: &str = "trusted";
@@ -36,7 +43,7 @@ pub struct Kafka {
     folder: TempDir,
     certificates: Certificates,
     ports: Ports,
-    proxies: Mutex<Vec<(TcpListener, u16)>>,
+    proxies: Mutex<Vec<(usize, (TcpListener, u16))>>,
 }
 
 struct Ports {
@@ -66,7 +73,7 @@ impl Kafka {
             sasl: process::free_port(),
         };
         let proxies: Vec<_> = (0..PROXIED)
-            .map(|_| (TcpListener::bind("127.0.0.1:0").expect("a free port"), process::free_port()))
+            .map(|number| (number, (TcpListener::bind("127.0.0.1:0").expect("a free port"), process::free_port())))
             .collect();
         let properties = properties(folder.path(), &certificates, &ports, &proxies);
         fs::write(folder.path().join("server.properties"), properties).expect("write");
@@ -103,8 +110,25 @@ impl Kafka {
 
     /// A proxy whose port is what the broker itself names to those who come through it.
     pub fn proxy(&self) -> Proxy {
-        let (listener, port) = lock(&self.proxies).pop().expect("a proxied listener is left; raise PROXIED");
+        let (listener, port) = self.proxied("127.0.0.1", "PLAINTEXT");
         Proxy::on(listener, port)
+    }
+
+    /// The same before a listener with TLS.
+    pub fn tls_proxy(&self) -> Proxy {
+        let (listener, port) = self.proxied("127.0.0.1", "SSL");
+        Proxy::on(listener, port)
+    }
+
+    /// What [`Kafka::proxy`] is made of, for a broker that names itself [`NAME`].
+    pub fn named(&self) -> (TcpListener, u16) {
+        self.proxied(NAME, "PLAINTEXT")
+    }
+
+    fn proxied(&self, host: &str, protocol: &str) -> (TcpListener, u16) {
+        let mut proxies = lock(&self.proxies);
+        let place = proxies.iter().position(|(number, _)| front(*number) == (host, protocol));
+        proxies.remove(place.expect("a proxied listener is left; raise PROXIED")).1
     }
 
     /// SIGKILL.
@@ -240,6 +264,15 @@ impl Kafka {
     }
 }
 
+/// Host and protocol of a proxied listener.
+fn front(number: usize) -> (&'static str, &'static str) {
+    match number {
+        0 => (NAME, "PLAINTEXT"),
+        1..=PROXIED_TLS => ("127.0.0.1", "SSL"),
+        _ => ("127.0.0.1", "PLAINTEXT"),
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -267,18 +300,24 @@ fn jars() -> String {
     folder.join("*").display().to_string()
 }
 
-fn properties(folder: &Path, certificates: &Certificates, ports: &Ports, proxies: &[(TcpListener, u16)]) -> String {
+fn properties(
+    folder: &Path,
+    certificates: &Certificates,
+    ports: &Ports,
+    proxies: &[(usize, (TcpListener, u16))],
+) -> String {
     let Ports { plain, controller, tls, mutual_tls, sasl } = ports;
     let mut listeners = format!(
         "PLAIN://127.0.0.1:{plain},TLS://127.0.0.1:{tls},MUTUAL://127.0.0.1:{mutual_tls},USERS://127.0.0.1:{sasl}"
     );
     let mut advertised = listeners.clone();
     let mut protocols = "PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT,TLS:SSL,MUTUAL:SSL,USERS:SASL_SSL".to_owned();
-    for (number, (listener, port)) in proxies.iter().enumerate() {
+    for (number, (listener, port)) in proxies {
+        let (host, protocol) = front(*number);
         let front = listener.local_addr().expect("an address").port();
         write!(listeners, ",PROXIED{number}://127.0.0.1:{port}").expect("a string takes it");
-        write!(advertised, ",PROXIED{number}://127.0.0.1:{front}").expect("a string takes it");
-        write!(protocols, ",PROXIED{number}:PLAINTEXT").expect("a string takes it");
+        write!(advertised, ",PROXIED{number}://{host}:{front}").expect("a string takes it");
+        write!(protocols, ",PROXIED{number}:{protocol}").expect("a string takes it");
     }
     let server = certificates.bundle(&certificates.server());
     let users: String = USERS.iter().map(|(name, password)| format!(" user_{name}=\"{password}\"")).collect();

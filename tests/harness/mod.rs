@@ -5,6 +5,8 @@
 //! - [`wait`]: waiting for a state, with a limit.
 //! - [`mosquitto`], [`kafka`]: the servers on either side, which can be stopped, killed and started on the same data.
 //! - [`certificates`]: a certificate authority for the TLS tests of both sides.
+//! - [`namespace`]: another view of the machine for one process; for root only.
+//! - [`clock`]: a wall clock that can be set.
 //! - [`proxy`]: a TCP proxy that cuts, holds and swallows.
 //! - [`config`], [`agent`]: the agent's configuration file and the agent, as a process.
 //! - [`scale`]: small in a test run, long on demand; and the seed that replays a run.
@@ -19,11 +21,13 @@ pub mod agent;
 pub mod auditor;
 pub mod by_hand;
 pub mod certificates;
+pub mod clock;
 pub mod config;
 pub mod document;
 pub mod kafka;
 pub mod line;
 pub mod mosquitto;
+pub mod namespace;
 pub mod on_disk;
 pub mod process;
 pub mod proxy;

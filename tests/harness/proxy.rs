@@ -1,4 +1,4 @@
-//! A TCP proxy between the agent and a server: cuts after so many bytes, holds, swallows, slows down.
+//! A TCP proxy between the agent and a server: cuts after so many bytes, holds, swallows, delays, slows down.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
 
 /// Which bytes: those to the server, or those from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,8 @@ struct Way {
     hold: AtomicBool,
     /// Bytes per second; 0: no limit.
     rate: AtomicU64,
+    /// Milliseconds that what was read at once waits.
+    delay: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -34,9 +38,20 @@ struct State {
     to_server: Way,
     from_server: Way,
     refuse: AtomicBool,
+    resets: AtomicBool,
     closing: AtomicBool,
     accepted: AtomicU64,
-    streams: Mutex<Vec<TcpStream>>,
+    cuts: AtomicU64,
+    connections: Mutex<Vec<Connection>>,
+}
+
+/// One connection's two sockets.
+#[derive(Debug)]
+struct Connection {
+    client: TcpStream,
+    server: TcpStream,
+    /// It ends with a reset: nobody may say an orderly end before.
+    reset: Arc<AtomicBool>,
 }
 
 /// A running proxy; ends when dropped.
@@ -54,18 +69,20 @@ impl Proxy {
 
     /// Like [`Proxy::start`], on a port that had to be known before.
     pub fn on(listener: TcpListener, server: u16) -> Self {
-        let port = listener.local_addr().expect("an address").port();
+        let address = listener.local_addr().expect("an address");
         let state = Arc::new(State {
             to_server: Way { left: AtomicI64::new(-1), ..Way::default() },
             from_server: Way { left: AtomicI64::new(-1), ..Way::default() },
             refuse: AtomicBool::new(false),
+            resets: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             accepted: AtomicU64::new(0),
-            streams: Mutex::new(Vec::new()),
+            cuts: AtomicU64::new(0),
+            connections: Mutex::new(Vec::new()),
         });
         let shared = Arc::clone(&state);
         thread::spawn(move || accept(&listener, server, &shared));
-        Self { port, state }
+        Self { port: address.port(), state }
     }
 
     pub fn port(&self) -> u16 {
@@ -82,9 +99,19 @@ impl Proxy {
         self.state.way(direction).passed.load(Ordering::SeqCst)
     }
 
+    /// Times that a limit of [`Proxy::cut_after`] was reached.
+    pub fn cuts(&self) -> u64 {
+        self.state.cuts.load(Ordering::SeqCst)
+    }
+
     /// Cuts every connection once `bytes` more have passed that way; connections made after that are not limited.
     pub fn cut_after(&self, direction: Direction, bytes: u32) {
         self.state.way(direction).left.store(i64::from(bytes), Ordering::SeqCst);
+    }
+
+    /// Whether connections are cut with a reset (RST), or with an orderly end (FIN).
+    pub fn resets(&self, on: bool) {
+        self.state.resets.store(on, Ordering::SeqCst);
     }
 
     /// Cuts every connection now.
@@ -119,14 +146,20 @@ impl Proxy {
         self.state.to_server.rate.store(rate, Ordering::SeqCst);
         self.state.from_server.rate.store(rate, Ordering::SeqCst);
     }
+
+    /// Everything comes so much later, each way.
+    pub fn delay(&self, delay: Duration) {
+        let millis = u64::try_from(delay.as_millis()).expect("a short delay");
+        self.state.to_server.delay.store(millis, Ordering::SeqCst);
+        self.state.from_server.delay.store(millis, Ordering::SeqCst);
+    }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        // The thread that accepts looks at it within its poll's time.
         self.state.closing.store(true, Ordering::SeqCst);
         self.state.cut();
-        // Wakes the thread that accepts.
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
 
@@ -139,42 +172,61 @@ impl State {
     }
 
     fn cut(&self) {
-        for stream in self.streams.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
+        let reset = self.resets.load(Ordering::SeqCst);
+        for connection in self.connections.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            connection.reset.store(reset, Ordering::SeqCst);
+            for stream in [&connection.client, &connection.server] {
+                // Shut down for reading, it says nothing to the other side, but wakes the thread that reads. The reset is
+                // sent when the last handle is closed.
+                let how = if reset { Shutdown::Read } else { Shutdown::Both };
+                if reset {
+                    let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+                    setsockopt(stream, sockopt::Linger, &at_once).expect("an open socket");
+                }
+                let _ = stream.shutdown(how);
+            }
         }
     }
 }
 
 fn accept(listener: &TcpListener, server: u16, state: &Arc<State>) {
-    while let Ok((client, _)) = listener.accept() {
-        if state.closing.load(Ordering::SeqCst) {
-            return;
-        }
+    listener.set_nonblocking(true).expect("an open socket");
+    while !state.closing.load(Ordering::SeqCst) {
+        let Ok((client, _)) = listener.accept() else {
+            thread::sleep(Duration::from_millis(5));
+            continue;
+        };
+        client.set_nonblocking(false).expect("an open socket");
         state.accepted.fetch_add(1, Ordering::SeqCst);
         if state.refuse.load(Ordering::SeqCst) {
             continue;
         }
         // A server that is down is a connection that closes at once.
         let Ok(upstream) = TcpStream::connect(("127.0.0.1", server)) else { continue };
-        let pair = [&client, &upstream].map(|stream| {
+        for stream in [&client, &upstream] {
             stream.set_nodelay(true).expect("an open socket");
             stream.set_read_timeout(Some(Duration::from_millis(50))).expect("an open socket");
-            stream.try_clone().expect("a second handle")
-        });
-        let copies = pair.each_ref().map(|stream| stream.try_clone().expect("a second handle"));
-        state.streams.lock().unwrap_or_else(PoisonError::into_inner).extend(copies);
-        let [to_client, to_server] = pair;
-        for (from, to, direction) in
-            [(client, to_server, Direction::ToServer), (upstream, to_client, Direction::FromServer)]
-        {
-            let state = Arc::clone(state);
-            thread::spawn(move || pass(from, to, direction, &state));
+        }
+        let clone = |stream: &TcpStream| stream.try_clone().expect("a second handle");
+        let reset = Arc::new(AtomicBool::new(false));
+        let connection = Connection { client: clone(&client), server: clone(&upstream), reset: Arc::clone(&reset) };
+        state.connections.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        let ways = [(clone(&client), clone(&upstream), Direction::ToServer), (upstream, client, Direction::FromServer)];
+        for (from, to, direction) in ways {
+            let (state, reset) = (Arc::clone(state), Arc::clone(&reset));
+            thread::spawn(move || {
+                pass(&from, &to, direction, &state);
+                if !reset.load(Ordering::SeqCst) {
+                    let _ = from.shutdown(Shutdown::Both);
+                    let _ = to.shutdown(Shutdown::Both);
+                }
+            });
         }
     }
 }
 
 /// Carries bytes one way until either side closes.
-fn pass(mut from: TcpStream, mut to: TcpStream, direction: Direction, state: &State) {
+fn pass(mut from: &TcpStream, mut to: &TcpStream, direction: Direction, state: &State) {
     let way = state.way(direction);
     let mut buffer = vec![0; 16 * 1024];
     while !state.closing.load(Ordering::SeqCst) {
@@ -183,10 +235,10 @@ fn pass(mut from: TcpStream, mut to: TcpStream, direction: Direction, state: &St
             rate => usize::try_from(rate / 20).expect("a sane rate").clamp(1, buffer.len()),
         };
         let count = match from.read(&mut buffer[..wanted]) {
-            Ok(0) => break,
+            Ok(0) => return,
             Ok(count) => count,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
-            Err(_) => break,
+            Err(_) => return,
         };
         // Held bytes are taken from the socket, a buffer of them, and wait here.
         while way.hold.load(Ordering::SeqCst) && !state.closing.load(Ordering::SeqCst) {
@@ -195,21 +247,21 @@ fn pass(mut from: TcpStream, mut to: TcpStream, direction: Direction, state: &St
         if way.swallow.load(Ordering::SeqCst) {
             continue;
         }
+        thread::sleep(Duration::from_millis(way.delay.load(Ordering::SeqCst)));
         let (allowed, cut) = allowed(way, count);
         if to.write_all(&buffer[..allowed]).is_err() {
-            break;
+            return;
         }
         way.passed.fetch_add(allowed as u64, Ordering::SeqCst);
         if cut {
             state.cut();
-            break;
+            state.cuts.fetch_add(1, Ordering::SeqCst);
+            return;
         }
         if way.rate.load(Ordering::SeqCst) != 0 {
             thread::sleep(Duration::from_millis(50));
         }
     }
-    let _ = from.shutdown(Shutdown::Both);
-    let _ = to.shutdown(Shutdown::Both);
 }
 
 /// How many of `count` bytes may pass, and whether the cut comes after them.

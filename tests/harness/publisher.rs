@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rand::RngExt;
+use rand::rngs::StdRng;
 use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
 
 use super::document::Message;
@@ -62,6 +64,18 @@ impl Publisher {
     pub fn publish_all(&self, messages: &[Message]) {
         messages.iter().for_each(|message| self.publish(message));
         self.wait_acknowledged();
+    }
+
+    /// Publishes what `make` makes, which is given the number of the first reading and how many, in bursts of random size
+    /// with short pauses between them, until `enough` is set.
+    pub fn publish_on(&self, mut choices: StdRng, enough: &AtomicBool, make: impl Fn(u64, u64) -> Vec<Message>) {
+        let mut serial = 0;
+        while !enough.load(Ordering::SeqCst) {
+            let burst = choices.random_range(1..10);
+            make(serial, burst).iter().for_each(|message| self.publish(message));
+            serial += burst;
+            thread::sleep(Duration::from_millis(choices.random_range(5..80)));
+        }
     }
 
     /// Publishes outside the count: with another QoS, or retained.

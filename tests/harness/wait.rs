@@ -1,5 +1,6 @@
 //! Waiting for a state, never for a time to pass.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,4 +27,13 @@ pub fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T
 #[track_caller]
 pub fn until_true(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
     until(what, limit, || condition().then_some(()));
+}
+
+/// Sets a flag when dropped: other threads are told of the end however it comes.
+pub struct SetAtEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }

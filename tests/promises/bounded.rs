@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::harness::agent::Agent;
+use crate::harness::config::Config;
 use crate::harness::kafka::Kafka;
 use crate::harness::line::Line;
 use crate::harness::mosquitto::Options;
@@ -96,4 +97,59 @@ fn broker_away_is_not_hammered() {
     });
     line.publish(5);
     line.finish().assert_exact();
+}
+
+/// Promises 5 and 6: with "drop-oldest" a full queue goes on acknowledging within its size; what it gave up is explained in
+/// Kafka by gap records, sequence by sequence, and everything else is there once and in order.
+#[test]
+#[ignore = "needs Mosquitto and Kafka: run tests/run"]
+fn dropped_readings_are_explained() {
+    const MAX: u64 = 4 << 20;
+    let keys = ["segment_size = \"1 MiB\"", "max_size = \"4 MiB\"", "when_full = \"drop-oldest\""];
+    let limited = |config: Config| keys.iter().fold(config, |config, key| config.queue(key));
+    let mut line = Line::with(Kafka::shared(), "dropped", &Options::default(), |config, _| {
+        limited(config).kafka(&format!("bootstrap_servers = [\"127.0.0.1:{}\"]", process::free_port()))
+    });
+    line.start();
+    let mut published = 0;
+    while !line.agent.log().contains("records were given up") {
+        let messages = line.next(&["alpha"], 2_000);
+        published += messages.len();
+        line.publisher.publish_all(&messages);
+        assert!(published < 200_000, "the queue never fills");
+        wait::until_true("the agent to acknowledge all", PATIENT, || {
+            line.mosquitto.acknowledgements(&line.client_id()) >= published
+        });
+        let size = queue_size(&line.agent);
+        assert!(
+            size <= MAX + (1 << 20),
+            "queue.max_size is {MAX} bytes, the folder takes {size} with a copy being made"
+        );
+    }
+    assert!(!line.agent.log().contains("no room"));
+    line.agent.reconfigure(|queue| limited(line.config(queue)));
+    line.agent.stop();
+    line.agent.start();
+    line.agent.wait_log("connected to Kafka", SOON);
+    let auditor = line.auditor();
+    let mut records = Vec::new();
+    wait::until_true("everything to be in Kafka or explained", PATIENT, || {
+        records = auditor.records();
+        records.last().is_some_and(|record| record.id().1 >= published as u64)
+    });
+    let mut next = 1;
+    for record in &records {
+        let sequence = record.id().1;
+        match record.gap() {
+            Some(gap) => {
+                assert_eq!((gap.first, gap.last), (next, sequence), "{gap:?}");
+                assert!(gap.reason.starts_with("the queue was full"), "{gap:?}");
+            }
+            None => assert_eq!(sequence, next, "missing without a word"),
+        }
+        next = sequence + 1;
+    }
+    assert_eq!(next, published as u64 + 1);
+    assert!(records.iter().any(|record| record.gap().is_some()));
+    line.agent.stop();
 }

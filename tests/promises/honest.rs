@@ -1,13 +1,17 @@
 //! Promise 9: it says what is, and does not start where it cannot work.
 
 use std::fs;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::harness::agent::Agent;
 use crate::harness::config::Config;
 use crate::harness::kafka::Kafka;
 use crate::harness::line::Line;
-use crate::harness::wait::SOON;
+use crate::harness::mosquitto::Mosquitto;
+use crate::harness::process::{self, Running};
+use crate::harness::wait::{self, PATIENT, SOON};
 
 /// Promise 3: a second agent on the same folder is refused with a clear error, and the first does not notice.
 #[test]
@@ -96,4 +100,28 @@ fn no_line_a_reading() {
     line.agent.stop();
     let log = fs::read_to_string(line.agent.config().with_file_name("agent.log")).expect("a log");
     assert!(!log.contains("ERROR"), "{log}");
+}
+
+/// Promise 9: the demo through a real broker into a real cluster, exactly once: its audit is clean, its topics are gone.
+#[test]
+#[ignore = "needs Mosquitto and Kafka: run tests/run"]
+fn demo_with_real_servers() {
+    let kafka = Kafka::shared();
+    let mosquitto = Mosquitto::start();
+    let folder = process::scratch("demo");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meterferry"));
+    command.args(["demo", "--plain", "--color", "never", "--seconds", "10", "--kafka", &kafka.plain()]);
+    command.args(["--broker", &format!("127.0.0.1:{}", mosquitto.port())]).env("TMPDIR", folder.path());
+    let mut demo = Running::start("the demo", &mut command, &folder.path().join("demo.log"));
+    let status = demo.wait(PATIENT);
+    let log = demo.log();
+    assert!(status.success(), "{status}\n{log}");
+    let last = log.lines().last().unwrap_or_default();
+    assert!(last.starts_with("audit: ") && last.ends_with(" 0 lost, 0 repeated, 0 out of order"), "{log}");
+    assert!(log.contains("Exactly once"), "{log}");
+    let client: BaseConsumer = kafka.client().create().expect("a client");
+    wait::until_true("the demo's topics to be gone", SOON, || {
+        let all = client.fetch_metadata(None, SOON).expect("Kafka answers");
+        !all.topics().iter().any(|topic| topic.name().starts_with("meterferry-demo"))
+    });
 }

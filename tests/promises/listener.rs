@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use meterferry::failpoint::POINTS;
+use rand::RngExt;
+
 use crate::harness::adapter::Adapter;
 use crate::harness::agent::Agent;
 use crate::harness::auditor::Auditor;
@@ -10,6 +13,7 @@ use crate::harness::config::Config;
 use crate::harness::document;
 use crate::harness::kafka::Kafka;
 use crate::harness::process;
+use crate::harness::scale::{choices, scale};
 use crate::harness::wait::PATIENT;
 
 fn agent(kafka: &Kafka, topic: &str, port: u16) -> Agent {
@@ -42,8 +46,10 @@ fn killed_at_any_point() {
         }
         unreachable!("the numbers do not end")
     });
-    for point in ["received:3", "committed", "committed:4", "in-transaction", "kafka-committed:2"] {
-        agent.failpoint(Some(point));
+    let mut choices = choices("listener killed");
+    for kill in 0..scale(6, 200) {
+        let point = POINTS[usize::try_from(kill).expect("a number of kills") % POINTS.len()];
+        agent.failpoint(Some(&format!("{point}:{}", choices.random_range(1..6))));
         agent.start();
         agent.wait_failpoint();
     }

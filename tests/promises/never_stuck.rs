@@ -8,6 +8,7 @@ use crate::harness::kafka::Kafka;
 use crate::harness::line::Line;
 use crate::harness::mosquitto::Options;
 use crate::harness::process;
+use crate::harness::proxy::Direction;
 use crate::harness::wait::{self, PATIENT, SOON};
 
 /// The dead letters, as the command lists them.
@@ -199,6 +200,33 @@ fn stops_in_order_while_kafka_is_away() {
     line.agent.stop();
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     line.agent.reconfigure(|queue| line.config(queue));
+    line.agent.start();
+    line.finish().assert_exact();
+}
+
+/// Promise 5: a stop that waits for Kafka says for whom, and how long it still may; nothing is lost or repeated.
+#[test]
+#[ignore = "needs Mosquitto and Kafka: run tests/run"]
+fn a_slow_stop_says_who_still_runs() {
+    let kafka = Kafka::shared();
+    let proxy = kafka.proxy();
+    let mut line = Line::with(kafka, "slow-stop", &Options::default(), |config, _| {
+        config
+            .kafka(&format!("bootstrap_servers = [\"127.0.0.1:{}\"]", proxy.port()))
+            .kafka("request_timeout = \"10s\"")
+            .agent("stop_timeout = \"2s\"")
+    });
+    line.start();
+    line.publish(10);
+    line.audit();
+    proxy.hold(Direction::FromServer, true);
+    let before = proxy.passed(Direction::ToServer);
+    line.publish(10);
+    wait::until_true("a transaction to begin", SOON, || proxy.passed(Direction::ToServer) > before);
+    line.agent.stop();
+    let log = line.agent.full_log();
+    assert!(log.contains("still stopping running=\"the forwarder\" left_s="), "{log}");
+    proxy.hold(Direction::FromServer, false);
     line.agent.start();
     line.finish().assert_exact();
 }

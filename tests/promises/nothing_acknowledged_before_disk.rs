@@ -1,11 +1,14 @@
 //! Promise 1: nothing is acknowledged before it is on disk. Mosquitto's log says what was acknowledged, the queue's
 //! folder what is on disk.
 
+use rand::RngExt;
+
 use crate::harness::kafka::Kafka;
 use crate::harness::line::Line;
 use crate::harness::mosquitto::Options;
 use crate::harness::on_disk;
 use crate::harness::process;
+use crate::harness::scale::{choices, scale};
 use crate::harness::wait::{self, SOON};
 
 /// A line whose Kafka cannot be reached, so that everything stays in the queue.
@@ -74,10 +77,11 @@ fn killed_between_commit_and_acknowledgement() {
 fn killed_at_any_moment() {
     let mut line = offline("ack-any");
     line.start();
-    for round in 0..5 {
+    let mut choices = choices("acknowledged");
+    for round in 0..scale(5, 200) {
         let messages = line.next(&["a", "b"], 100);
         messages.iter().for_each(|message| line.publisher.publish(message));
-        let wanted = line.mosquitto.acknowledgements(&line.client_id()) + rand::random_range(1..80);
+        let wanted = line.mosquitto.acknowledgements(&line.client_id()) + choices.random_range(1..80);
         wait::until_true("some acknowledgements", SOON, || {
             line.mosquitto.acknowledgements(&line.client_id()) >= wanted
         });

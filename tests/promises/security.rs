@@ -10,7 +10,7 @@ use crate::harness::certificates::{Certificates, Identity};
 use crate::harness::kafka::{Kafka, SUPER_CERTIFICATE, USERS};
 use crate::harness::line::Line;
 use crate::harness::mosquitto::{Mosquitto, Options};
-use crate::harness::process;
+use crate::harness::process::{self, Running};
 use crate::harness::publisher::Publisher;
 use crate::harness::wait::SOON;
 
@@ -220,5 +220,72 @@ fn sasl_plain() {
     kafka.allow("stranger", &["Read"], &[&["--group"], &prefixed[..]].concat());
     line.start();
     line.publish(20);
+    line.finish().assert_exact();
+}
+
+/// Security: `consume` reads over TLS and SASL/SCRAM with what the configuration says, and with no right but its own.
+#[test]
+#[ignore = "needs Mosquitto and Kafka: run tests/run"]
+fn consume_logs_in_as_configured() {
+    let kafka = Kafka::shared();
+    let folder = process::scratch("secrets");
+    let mut line = Line::new(kafka, "consume");
+    line.start();
+    line.publish(5);
+    line.finish().assert_exact();
+    kafka.allow("reader", &["Read"], &["--topic", &line.topic, "--group", "consume-readers"]);
+    for (address, mechanism) in [
+        (kafka.sasl(), Some("PLAIN")),
+        (kafka.sasl(), Some("SCRAM-SHA-256")),
+        (kafka.sasl(), Some("SCRAM-SHA-512")),
+        (kafka.tls(), None),
+    ] {
+        line.agent.reconfigure(|queue| {
+            let config = line.config(queue).kafka(&brokers(&address));
+            match mechanism {
+                None => config.table(&tls_table("[kafka.tls]", kafka.certificates(), None)),
+                Some(mechanism) => {
+                    let [tls, sasl] = login(kafka, &folder, "reader", mechanism);
+                    config.table(&tls).table(&sasl)
+                }
+            }
+        });
+        let arguments = ["consume", "--group", "consume-readers", "--from", "beginning", "--count", "5", "--json"];
+        let log = folder.path().join(format!("{mechanism:?}"));
+        let mut consume = Running::start("consume", &mut line.agent.command(&arguments), &log);
+        let status = consume.wait(SOON);
+        assert!(status.success(), "{mechanism:?}: {status}");
+        let printed = consume.log();
+        let values: Vec<_> = printed
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .map(|record| record["value"].as_str().expect("text").as_bytes().to_vec())
+            .collect();
+        let published: Vec<_> = line.publisher.published().into_iter().map(|message| message.payload).collect();
+        assert_eq!(values, published, "{mechanism:?}");
+    }
+}
+
+/// Security: a broker that wants a certificate of its clients is named as such, and IPv6 is as good as any address.
+#[test]
+#[ignore = "needs Mosquitto and Kafka: run tests/run"]
+fn missing_client_certificate_is_said() {
+    let certificates = Certificates::new();
+    let options = Options { tls: Some(&certificates), client_certificates: true, ..Options::default() };
+    let mosquitto = Mosquitto::with(&options);
+    let six = process::free_port();
+    let lines = [&*format!("listener {six} ::1"), "allow_anonymous true"];
+    let options = Options { lines: &lines, ..Options::default() };
+    let kafka = Kafka::shared();
+    let mut line = Line::with(kafka, "six", &options, |config, _| {
+        let tls = tls_table("[source.tls]", &certificates, None);
+        let shut_out =
+            format!("name = \"shut-out\"\ntype = \"mqtt\"\nhost = \"127.0.0.1\"\nport = {}\n{tls}", mosquitto.port());
+        config.port(six).host("::1").source(&shut_out)
+    });
+    line.start();
+    line.agent.wait_log("the MQTT broker refuses our side of TLS", SOON);
+    line.agent.wait_log(&format!("broker=\"[::1]:{six}\""), SOON);
+    line.publish(10);
     line.finish().assert_exact();
 }

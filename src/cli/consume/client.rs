@@ -43,6 +43,14 @@ enum Trouble {
     Other(RDKafkaErrorCode),
 }
 
+impl Trouble {
+    /// Whether `next` is news no more: the same, or what a broker that cannot be used looks like in the end.
+    fn explains(&self, next: &Self) -> bool {
+        let refused = matches!(self, Self::Other(RDKafkaErrorCode::SSL | RDKafkaErrorCode::Authentication));
+        self == next || (refused && *next == Self::Unreachable)
+    }
+}
+
 impl Troubles {
     /// A line of the library's log.
     pub(in crate::cli) fn log(&mut self, facility: &str, message: &str) {
@@ -74,7 +82,7 @@ impl Troubles {
             Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve => Trouble::Unreachable,
             code => Trouble::Other(code),
         };
-        if self.told.as_ref() == Some(&trouble) {
+        if self.told.as_ref().is_some_and(|told| told.explains(&trouble)) {
             return None;
         }
         self.told = Some(trouble);
@@ -85,6 +93,11 @@ impl Troubles {
             }
             Code::UnknownTopicOrPartition | Code::UnknownTopic => {
                 "the topic is not there yet; waiting for it".to_owned()
+            }
+            Code::SSL | Code::Authentication => {
+                let what = if code == Code::SSL { "no TLS with" } else { "no login at" };
+                let why = self.failure.take().unwrap_or_else(|| code.to_string());
+                format!("{what} Kafka at {brokers}: {why}; trying again")
             }
             Code::TopicAuthorizationFailed => format!("{code}; it needs READ on the topic; trying again"),
             Code::GroupAuthorizationFailed => format!("{code}; it needs READ on the group; trying again"),
@@ -126,6 +139,14 @@ pub(in crate::cli) fn record(message: &BorrowedMessage<'_>) -> Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What keeps a client out is told once, although the library calls its brokers unreachable between two attempts.
+    #[test]
+    fn a_refusal_is_told_once() {
+        let (tls, login) = (Trouble::Other(RDKafkaErrorCode::SSL), Trouble::Other(RDKafkaErrorCode::Authentication));
+        assert!(tls.explains(&tls) && tls.explains(&Trouble::Unreachable) && login.explains(&Trouble::Unreachable));
+        assert!(!tls.explains(&login) && !Trouble::Unreachable.explains(&tls));
+    }
 
     /// A person is told the cause, without the library's labels.
     #[test]

@@ -47,7 +47,10 @@ pub enum Switched {
 pub enum ClusterError {
     #[error("the stand-in for Kafka failed: {0}")]
     StandIn(String),
-    #[error("Kafka at {servers} cannot be reached: {why}")]
+    #[error(
+        "Kafka at {servers} cannot be reached: {why}\n  \
+         hint: does it listen there, without TLS and login? The demo uses neither"
+    )]
     Unreachable { servers: String, why: String },
 }
 

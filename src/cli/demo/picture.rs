@@ -67,12 +67,16 @@ pub fn draw(figures: &Figures, caption: &Caption, (width, height): (usize, usize
 fn title(canvas: &mut Canvas, figures: &Figures, caption: &Caption) {
     let width = canvas.width();
     canvas.put(1, 0, BOLD, "meterferry demo");
-    canvas.put(18, 0, DIM, &caption.adapters);
     let clock = |time: Duration| format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60);
     let elapsed = figures.began.elapsed();
     let whole = format!(" of about {}", clock(figures.length));
     canvas.put_right(width - 1, 0, DIM, &whole);
-    canvas.put_right(width - 1 - whole.len(), 0, BOLD, &clock(elapsed));
+    let elapsed = clock(elapsed);
+    let clock_at = width - 1 - whole.len() - elapsed.len();
+    canvas.put(clock_at, 0, BOLD, &elapsed);
+    if 18 + caption.adapters.chars().count() < clock_at {
+        canvas.put(18, 0, DIM, &caption.adapters);
+    }
 }
 
 fn line(canvas: &mut Canvas, figures: &Figures, caption: &Caption, beat: usize) {

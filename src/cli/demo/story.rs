@@ -15,6 +15,7 @@ use super::cluster::{Cluster, ClusterError, Switched};
 use super::depth;
 use super::workplace::{Configuration, Source, Workplace};
 use crate::cli::units::count;
+use crate::config::show_address;
 use crate::simulate::mqtt::Report;
 use crate::simulate::session;
 
@@ -58,7 +59,7 @@ pub struct Stage {
 /// The story could not be told.
 #[derive(Debug, thiserror::Error)]
 pub enum StoryError {
-    #[error("cannot prepare the demo's folder")]
+    #[error("cannot prepare the demo's folder (TMPDIR puts it elsewhere)")]
     Folder(#[source] std::io::Error),
     #[error("no port of 127.0.0.1 is free")]
     Port(#[source] std::io::Error),
@@ -66,7 +67,9 @@ pub enum StoryError {
     Executable(#[source] std::io::Error),
     #[error("cannot wait for signals")]
     Signals(#[source] std::io::Error),
-    #[error("the MQTT broker {broker} cannot be used: {why}")]
+    #[error(
+        "the MQTT broker {broker} cannot be used: {why}\n  hint: it must let anybody in, without TLS and login: the demo's adapters have neither"
+    )]
     Broker { broker: String, why: String },
     #[error(transparent)]
     Cluster(#[from] ClusterError),
@@ -99,7 +102,7 @@ impl Stage {
             // A broker forgets what nobody has subscribed to, and the agent may be slower than its adapters.
             session::begin(host, *port, client_id, topic)
                 .await
-                .map_err(|why| StoryError::Broker { broker: format!("{host}:{port}"), why })?;
+                .map_err(|why| StoryError::Broker { broker: show_address(host, *port), why })?;
         }
         self.start()?;
         self.reachable().await?;

@@ -72,8 +72,8 @@ pub fn check(mut section: Section, around: Around<'_>, report: &mut Report) -> K
 }
 
 /// `kafka.delivery`, as written.
-pub const DELIVERY: &[(&str, Delivery)] =
-    &[("exactly-once", Delivery::ExactlyOnce), ("at-least-once", Delivery::AtLeastOnce)];
+const DELIVERY: &[(&str, Delivery)] =
+    &[(Delivery::ExactlyOnce.word(), Delivery::ExactlyOnce), (Delivery::AtLeastOnce.word(), Delivery::AtLeastOnce)];
 
 /// `kafka.compression`, as written.
 pub const COMPRESSION: &[(&str, Compression)] = &[

@@ -9,7 +9,8 @@ use super::raw::{Table, quoted};
 use super::section::{Given, Section, Taken};
 use super::settings::{Agent, Settings};
 
-pub use kafka::{COMPRESSION, DELIVERY, MECHANISMS};
+pub use kafka::{COMPRESSION, MECHANISMS};
+pub use queue::WHEN_FULL;
 pub use source::PAYLOAD;
 
 mod kafka;

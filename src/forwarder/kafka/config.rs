@@ -1,5 +1,6 @@
 //! The client library's properties, from our settings.
 
+use std::path::Path;
 use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -24,7 +25,9 @@ fn over(mut config: ClientConfig, settings: &Kafka, agent_id: &str) -> ClientCon
         config.set(key, value);
     }
     config.set("bootstrap.servers", settings.bootstrap_servers.join(","));
-    security(&mut config, settings.tls.as_ref(), settings.sasl.as_ref());
+    for (key, value) in security(settings.tls.as_ref(), settings.sasl.as_ref()) {
+        config.set(key, value);
+    }
     config
 }
 
@@ -44,8 +47,10 @@ pub fn producer(settings: &Kafka, agent_id: &str, group: &str) -> ClientConfig {
     // What is in flight is limited by `producer.rs`, which lets a single large record through.
     config.set("queue.buffering.max.kbytes", "1048576");
     config.set("message.max.bytes", "67108864");
-    config.set("batch.size", "524288");
-    config.set("linger.ms", "2");
+    // A quarter of what is in flight: full batches leave at once, and the next is filled meanwhile. The wait of a batch that
+    // is not full saves more requests than it costs time.
+    config.set("batch.size", "131072");
+    config.set("linger.ms", "5");
     let mut config = over(config, settings, agent_id);
     config.set("acks", "all");
     config.set("partitioner", "murmur2_random");
@@ -84,40 +89,38 @@ pub fn reader(settings: &Kafka, agent_id: &str, group: &str) -> ClientConfig {
     config
 }
 
-/// TLS and login as librdkafka's properties: for another client of the same configuration.
+/// The way to the cluster as librdkafka's properties, for another client of the same configuration: the user's own, TLS
+/// and login. They hold the password: rdkafka's own view of a configuration has a placeholder there.
 pub fn connection(settings: &Kafka) -> Vec<(String, String)> {
-    let mut config = ClientConfig::new();
-    security(&mut config, settings.tls.as_ref(), settings.sasl.as_ref());
-    config.config_map().iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    let own = settings.properties.iter().cloned();
+    let security = security(settings.tls.as_ref(), settings.sasl.as_ref());
+    own.chain(security.into_iter().map(|(key, value)| (key.to_owned(), value))).collect()
 }
 
-fn security(config: &mut ClientConfig, tls: Option<&Tls>, sasl: Option<&Sasl>) {
-    let protocol = match (tls, sasl) {
-        (None, None) => None,
-        (Some(_), None) => Some("ssl"),
-        (None, Some(_)) => Some("sasl_plaintext"),
-        (Some(_), Some(_)) => Some("sasl_ssl"),
-    };
-    if let Some(protocol) = protocol {
-        config.set("security.protocol", protocol);
+fn security(tls: Option<&Tls>, sasl: Option<&Sasl>) -> Vec<(&'static str, String)> {
+    let path = |file: &Path| file.to_string_lossy().into_owned();
+    let mut properties = Vec::new();
+    match (tls, sasl) {
+        (None, None) => {}
+        (Some(_), None) => properties.push(("security.protocol", "ssl".to_owned())),
+        (None, Some(_)) => properties.push(("security.protocol", "sasl_plaintext".to_owned())),
+        (Some(_), Some(_)) => properties.push(("security.protocol", "sasl_ssl".to_owned())),
     }
     if let Some(tls) = tls {
         // The OpenSSL inside the library was built elsewhere: "probe" looks where distributions keep their roots.
-        let roots = tls.ca_file.as_ref().map_or_else(|| "probe".into(), |file| file.to_string_lossy());
-        config.set("ssl.ca.location", roots);
-        if let Some(file) = &tls.certificate_file {
-            config.set("ssl.certificate.location", file.to_string_lossy());
-        }
-        if let Some(file) = &tls.key_file {
-            config.set("ssl.key.location", file.to_string_lossy());
-        }
-        config.set("ssl.endpoint.identification.algorithm", if tls.verify_hostname { "https" } else { "none" });
+        let roots = tls.ca_file.as_ref().map_or_else(|| "probe".to_owned(), |file| path(file));
+        properties.push(("ssl.ca.location", roots));
+        properties.extend(tls.certificate_file.iter().map(|file| ("ssl.certificate.location", path(file))));
+        properties.extend(tls.key_file.iter().map(|file| ("ssl.key.location", path(file))));
+        let identification = if tls.verify_hostname { "https" } else { "none" };
+        properties.push(("ssl.endpoint.identification.algorithm", identification.to_owned()));
     }
     if let Some(sasl) = sasl {
-        config.set("sasl.mechanism", mechanism(sasl.mechanism));
-        config.set("sasl.username", &sasl.username);
-        config.set("sasl.password", &sasl.password.0);
+        properties.push(("sasl.mechanism", mechanism(sasl.mechanism).to_owned()));
+        properties.push(("sasl.username", sasl.username.clone()));
+        properties.push(("sasl.password", sasl.password.0.clone()));
     }
+    properties
 }
 
 fn mechanism(mechanism: SaslMechanism) -> &'static str {
@@ -140,4 +143,35 @@ fn compression(compression: Compression) -> &'static str {
 
 fn millis(duration: Duration) -> String {
     duration.as_millis().min(i32::MAX as u128).max(1).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, load};
+
+    /// `consume` reaches the cluster as the agent does: with the password, not with a placeholder.
+    #[test]
+    fn another_client_gets_the_whole_connection() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("meterferry.toml");
+        std::fs::write(folder.path().join("password"), "secret\n").expect("write");
+        let text = "[kafka]\nbootstrap_servers = [\"k:9093\"]\n[kafka.tls]\n[kafka.sasl]\n\
+            mechanism = \"SCRAM-SHA-512\"\nusername = \"u\"\npassword_file = \"password\"\n\
+            [kafka.properties]\n\"broker.address.family\" = \"v4\"\n";
+        std::fs::write(&file, text).expect("write");
+        let environment = Environment::of(folder.path(), [("STATE_DIRECTORY", folder.path())]);
+        let kafka = load(Some(&file), &environment).unwrap_or_else(|problems| panic!("{problems}")).settings.kafka;
+        let properties: Vec<_> = connection(&kafka);
+        let wanted = [
+            ("broker.address.family", "v4"),
+            ("security.protocol", "sasl_ssl"),
+            ("ssl.ca.location", "probe"),
+            ("ssl.endpoint.identification.algorithm", "https"),
+            ("sasl.mechanism", "SCRAM-SHA-512"),
+            ("sasl.username", "u"),
+            ("sasl.password", "secret"),
+        ];
+        assert_eq!(properties, wanted.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    }
 }

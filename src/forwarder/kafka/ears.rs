@@ -1,7 +1,8 @@
 //! What the client library tells between calls: delivery reports, errors, log lines.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -15,11 +16,17 @@ use crate::forwarder::cluster::Failure;
 use crate::forwarder::kafka::code;
 use crate::forwarder::outcome::{Call, Class, Code};
 
+/// What a message weighs in flight besides its value: the library's own structures, key and headers, roughly.
+const MESSAGE: usize = 256;
+
 /// Hears what one client tells.
 #[derive(Debug, Default)]
 pub struct Ears {
-    /// Bytes handed over and not yet reported.
+    /// Bytes handed over and not yet reported; 0 only where every message was reported.
     in_flight: AtomicUsize,
+    /// Somebody waits for `in_flight` to be below this; 0 where nobody does.
+    awaited: AtomicUsize,
+    reported: Condvar,
     heard: Mutex<Heard>,
 }
 
@@ -37,12 +44,38 @@ impl Ears {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn handed_over(&self, bytes: usize) {
-        self.in_flight.fetch_add(bytes, Ordering::Relaxed);
+    /// A message is about to be handed over, which takes a value of so many bytes. Said before, because its report may come
+    /// at once.
+    pub fn hand_over(&self, value: usize) {
+        self.in_flight.fetch_add(value + MESSAGE, Ordering::SeqCst);
     }
 
+    /// The library did not take it.
+    pub fn take_back(&self, value: usize) {
+        self.in_flight.fetch_sub(value + MESSAGE, Ordering::SeqCst);
+    }
+
+    /// Bytes handed over and not yet reported.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        self.in_flight.load(Ordering::SeqCst)
+    }
+
+    /// Waits until less than `bytes` (1 or more) are in flight, or `limit` has passed.
+    pub fn wait_below(&self, bytes: usize, limit: Duration) {
+        let heard = self.heard();
+        self.awaited.store(bytes, Ordering::SeqCst);
+        let waited = self.reported.wait_timeout_while(heard, limit, |_| self.in_flight() >= bytes);
+        self.awaited.store(0, Ordering::SeqCst);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn report(&self, value: usize) {
+        let before = self.in_flight.fetch_sub(value + MESSAGE, Ordering::SeqCst);
+        if before - (value + MESSAGE) < self.awaited.load(Ordering::SeqCst) {
+            // Taken, so that whoever waits has either seen the new figure or sleeps already.
+            drop(self.heard());
+            self.reported.notify_all();
+        }
     }
 
     /// The delivery that failed, if one did.
@@ -110,12 +143,20 @@ impl ProducerContext for Ears {
             Ok(message) => message,
             Err((_, message)) => message,
         };
-        self.in_flight.fetch_sub(message.payload_len(), Ordering::Relaxed);
-        let Err((error, message)) = result else { return };
+        let value = message.payload_len();
+        if let Err((error, message)) = result {
+            self.failed(error, message.topic());
+        }
+        self.report(value);
+    }
+}
+
+impl Ears {
+    fn failed(&self, error: &KafkaError, topic: &str) {
         let code = code::of(error);
         let mut heard = self.heard();
         if heard.undelivered.as_ref().is_none_or(|known| weight(code) > weight(known.code)) {
-            let topic = Some(message.topic().into());
+            let topic = Some(topic.into());
             heard.undelivered = Some(Failure { call: Call::Produce, code, topic, detail: error.to_string() });
         }
     }

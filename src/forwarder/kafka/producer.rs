@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::settings::{Delivery, Kafka};
@@ -21,11 +21,17 @@ use crate::forwarder::record::Record;
 use crate::forwarder::resume::{Committed, ResumePoint};
 use crate::forwarder::timestamp::TopicLimits;
 
-/// Bytes of values handed to the library and not yet delivered; a single record may be larger.
-const IN_FLIGHT: usize = 768 * 1024;
+/// Bytes handed to the library and not yet delivered; a single record may be larger.
+const IN_FLIGHT: usize = 512 * 1024;
 
-/// Delivery reports are served after so many records at the latest.
-const SERVE_EVERY: u32 = 256;
+/// Room that is waited for once the limit is reached: a wake-up for each record would cost more than the record.
+const ROOM: usize = IN_FLIGHT / 8;
+
+/// Failed deliveries are looked for after so many records at the latest.
+const LOOK_EVERY: u32 = 256;
+
+/// A wait for delivery reports looks up so often.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// One slice of a transaction call that can be resumed.
 const CALL_SLICE: Duration = Duration::from_millis(250);
@@ -50,8 +56,8 @@ pub struct Link {
     reader: Option<BaseConsumer<Ears>>,
     /// What `send_offsets_to_transaction` wants to know of the group.
     membership: Option<ConsumerGroupMetadata>,
-    producer: Option<BaseProducer<Ears>>,
-    unserved: u32,
+    producer: Option<ThreadedProducer<Ears>>,
+    unlooked: u32,
     /// When the transaction that is open must be over: the broker ends it then.
     deadline: Option<Instant>,
 }
@@ -76,7 +82,7 @@ impl Link {
             reader: Some(reader),
             membership,
             producer: None,
-            unserved: 0,
+            unlooked: 0,
             deadline: None,
         }
     }
@@ -85,7 +91,7 @@ impl Link {
         self.settings.delivery == Delivery::ExactlyOnce
     }
 
-    fn producer(&self) -> &BaseProducer<Ears> {
+    fn producer(&self) -> &ThreadedProducer<Ears> {
         self.producer.as_ref().expect("init comes first")
     }
 
@@ -119,7 +125,6 @@ impl Link {
                 Err(KafkaError::Transaction(error))
                     if error.is_retriable() && error.code() == RDKafkaErrorCode::OperationTimedOut =>
                 {
-                    self.producer().poll(Duration::from_millis(1));
                     let ears = self.producer().context();
                     if call == Call::Init {
                         ears.cut_off(call).map_or(Ok(()), Err)?;
@@ -174,7 +179,8 @@ impl Session for Link {
         loop {
             let mut question = TopicPartitionList::new();
             question.add_partition(&self.settings.resume_topic, RESUME_PARTITION);
-            let error = match reader.committed_offsets(question, Duration::from_secs(4)) {
+            let patience = until.saturating_duration_since(Instant::now()).min(Duration::from_secs(4));
+            let error = match reader.committed_offsets(question, patience) {
                 Ok(answer) => match committed(&answer) {
                     Ok(point) => return Ok(point),
                     Err(error) => error,
@@ -216,49 +222,54 @@ impl Session for Link {
         }
         let producer = self.producer();
         let ears = producer.context();
-        let (until, mut stopping) = (self.until(), None);
+        // Asked for only where it has to wait: a look at the clock for each record would cost as much as sending it.
+        let (mut until, mut stopping) = (None, None);
         let mut message = BaseRecord::to(&record.topic)
             .key(record.key.as_str())
             .payload(&record.value[..])
             .timestamp(timestamp_ms)
             .headers(headers);
+        let value = record.value.len();
         loop {
             let flying = ears.in_flight();
-            if flying == 0 || flying + record.value.len() <= IN_FLIGHT {
+            if flying == 0 || flying + value <= IN_FLIGHT {
+                ears.hand_over(value);
                 match producer.send(message) {
                     Ok(()) => break,
                     Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => message = back,
                     Err((error, _)) => {
+                        ears.take_back(value);
                         let failed = self.explain(Call::Produce, &error);
                         return Err(Failure { topic: Some(Arc::clone(&record.topic)), ..failed });
                     }
                 }
+                ears.take_back(value);
             }
-            producer.poll(Duration::from_millis(1));
+            ears.wait_below(ears.in_flight().saturating_sub(ROOM).max(1), LOOK);
             self.undelivered()?;
+            let until = *until.get_or_insert_with(|| self.until());
             self.patience.check_open(Call::Produce, until, &mut stopping, ears)?;
         }
-        ears.handed_over(record.value.len());
-        self.unserved += 1;
-        if self.unserved >= SERVE_EVERY {
-            self.unserved = 0;
-            self.producer().poll(Duration::ZERO);
+        self.unlooked += 1;
+        if self.unlooked >= LOOK_EVERY {
+            self.unlooked = 0;
             self.undelivered()?;
         }
         Ok(())
     }
 
     fn settle(&mut self) -> Result<(), Failure> {
-        let (started, mut stopping) = (Instant::now(), None);
+        let mut stopping = None;
         // A message that is not delivered fails by itself after this; a little more, so that its report is heard.
         let until = self.until() + REPORT;
         let producer = self.producer();
-        while producer.in_flight_count() > 0 {
-            // Short at first: the whole transaction takes a dozen milliseconds on a good connection.
-            let wait = if started.elapsed() < Duration::from_millis(100) { 1 } else { 10 };
-            producer.poll(Duration::from_millis(wait));
+        let ears = producer.context();
+        // The library's own count follows a moment after the last report; a commit before that would wait 100 ms for it.
+        while ears.in_flight() > 0 || producer.in_flight_count() > 0 {
+            ears.wait_below(1, LOOK);
+            std::thread::yield_now();
             self.undelivered()?;
-            self.patience.check_open(Call::Produce, until, &mut stopping, producer.context())?;
+            self.patience.check_open(Call::Produce, until, &mut stopping, ears)?;
         }
         self.undelivered()
     }
@@ -289,7 +300,6 @@ impl Session for Link {
 
     fn idle(&mut self) -> Result<(), Failure> {
         let producer = self.producer();
-        producer.poll(Duration::ZERO);
         match producer.client().fatal_error() {
             Some(_) => Err(self.explain(Call::Begin, &KafkaError::Global(RDKafkaErrorCode::Fatal))),
             None => producer.context().cut_off(Call::Topics).map_or(Ok(()), Err),

@@ -77,6 +77,11 @@ impl Administrator {
         let results =
             self.runtime.block_on(self.client.describe_configs(&question, &self.options)).map_err(|e| fail(&e))?;
         match results.into_iter().next() {
+            // rdkafka 0.39 does not look at the error that Kafka gives for the topic: a refusal is an answer without entries, and
+            // taken for an answer it would say "no limits".
+            Some(Ok(resource)) if resource.entries.is_empty() => {
+                Err(fail(&KafkaError::AdminOp(RDKafkaErrorCode::TopicAuthorizationFailed)))
+            }
             Some(Ok(resource)) => Ok(limits(&resource)),
             Some(Err(code)) => Err(fail(&KafkaError::AdminOp(code))),
             None => Err(fail(&KafkaError::AdminOp(RDKafkaErrorCode::NoEnt))),

@@ -1,0 +1,131 @@
+//! Random operations on a queue, and the power cuts in them.
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use crate::compare::{chain, ensure};
+use crate::disk::Log;
+use crate::ledger::{Expected, Ledger};
+use crate::life::{GROUP, Life, Setting};
+use crate::medium::{Medium, Op};
+use crate::tree::Tree;
+
+/// What can be done with a queue.
+#[derive(Debug, Clone, Copy)]
+enum Action {
+    Append,
+    Release,
+    SetAside,
+    Fork,
+    Filters,
+}
+
+/// How often, in hundredths.
+const ACTIONS: [(u32, Action); 5] =
+    [(60, Action::Append), (26, Action::Release), (7, Action::SetAside), (2, Action::Fork), (5, Action::Filters)];
+
+/// One setting of many.
+pub fn setting(random: &mut StdRng) -> Setting {
+    let segment_size = [32 << 10, 64 << 10, 128 << 10, 512 << 10][random.random_range(0..4)];
+    Setting { segment_size, max_size: 1 << 30, packs: random.random() }
+}
+
+/// Does some of everything, then ends the queue.
+pub fn play(life: &mut Life, actions: usize, random: &mut StdRng) -> Result<(), String> {
+    for _ in 0..actions {
+        let mut point = random.random_range(0..100);
+        let action = ACTIONS.iter().find_map(|(share, action)| {
+            let hit = point < *share;
+            point = point.saturating_sub(*share);
+            hit.then_some(*action)
+        });
+        act(life, action.unwrap_or(Action::Append), random)
+            .map_err(|error| format!("{action:?}: {}", chain(&error)))?;
+        ensure(life.acknowledged_in_order(), || "acknowledged out of order".to_owned())?;
+        let all = life.ledger.written.len() - life.ledger.before;
+        ensure(life.acknowledged() == all, || format!("{} of {all} acknowledged", life.acknowledged()))?;
+    }
+    life.end().map_err(|error| format!("no orderly end: {}", chain(&error)))
+}
+
+fn act(life: &mut Life, action: Action, random: &mut StdRng) -> Result<(), meterferry::queue::QueueError> {
+    let (release_point, end) = (life.ledger.release_point(), life.ledger.end());
+    match action {
+        Action::Append => {
+            let count =
+                if random.random_bool(0.1) { random.random_range(1..=GROUP) } else { random.random_range(1..=40) };
+            life.append(count)
+        }
+        Action::Release => {
+            let next = if random.random_bool(0.4) { end } else { random.random_range(release_point..=end) };
+            life.release(next)
+        }
+        Action::SetAside if release_point < end => {
+            let entries = life.read(random.random_range(release_point..end))?;
+            life.set_aside(&entries[0])
+        }
+        Action::SetAside => Ok(()),
+        Action::Fork => life.fork(),
+        Action::Filters => life.remember_filters(vec![format!("sma/{}", random.random_range(0..1000))]),
+    }
+}
+
+/// What one power cut left, and what has to be true of it.
+pub struct Cut {
+    pub image: Tree,
+    pub expected: Expected,
+    /// For a person.
+    pub place: String,
+}
+
+/// Cuts the power at `count` places of a life, some of them next to each other.
+pub fn cuts(log: &Log, ledger: &Ledger, acknowledged: usize, count: usize, random: &mut StdRng) -> Vec<Cut> {
+    let turns: Vec<usize> =
+        log.ops.iter().enumerate().filter(|(_, op)| op.is_turn()).map(|(position, _)| position).collect();
+    let mut places: Vec<usize> = (0..count)
+        .map(|_| match random.random_range(0..10) {
+            0..4 if !turns.is_empty() => {
+                (turns[random.random_range(0..turns.len())] + random.random_range(0..3)).min(log.ops.len())
+            }
+            4..6 => random.random_range(0..=ledger.opened.min(log.ops.len())),
+            _ => random.random_range(0..=log.ops.len()),
+        })
+        .collect();
+    places.sort_unstable();
+    let mut medium = Medium::new(log.start.clone());
+    let mut applied = 0;
+    places
+        .into_iter()
+        .map(|position| {
+            log.ops[applied..position].iter().for_each(|op| medium.apply(op));
+            applied = position;
+            let acknowledged = log.acknowledged.get(position).copied().unwrap_or(acknowledged);
+            let next = log.ops.get(position);
+            let place = format!("after {position} of {} changes, before {}", log.ops.len(), shown(next));
+            Cut { image: leave(&medium, next, random), expected: ledger.at(position, acknowledged), place }
+        })
+        .collect()
+}
+
+/// The operation that was under way may be there, or a part of it.
+fn leave(medium: &Medium, next: Option<&Op>, random: &mut StdRng) -> Tree {
+    if random.random_bool(0.1) {
+        return medium.kill();
+    }
+    match next {
+        Some(op) if !matches!(op, Op::Sync(_) | Op::SyncFolder(_)) && random.random_bool(0.5) => {
+            let mut medium = medium.clone();
+            medium.apply(op);
+            medium.cut(random)
+        }
+        _ => medium.cut(random),
+    }
+}
+
+fn shown(op: Option<&Op>) -> String {
+    match op {
+        Some(Op::Write(inode, offset, data)) => format!("Write({inode}, {offset}, {} bytes)", data.len()),
+        Some(op) => format!("{op:?}"),
+        None => "the end".to_owned(),
+    }
+}

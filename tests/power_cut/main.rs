@@ -1,0 +1,25 @@
+//! The queue on a disk that loses power, tears writes, fails, is full, or was damaged.
+//!
+//! - [`content`], [`tree`]: files and names on a simulated medium at one moment.
+//! - [`disk`], [`handle`], [`fault`]: the disk below the queue; keeps a log of every change, fails when told to.
+//! - [`medium`]: rebuilds from such a log what a power cut may leave.
+//! - [`message`], [`ledger`]: the model: numbered messages, and what has to be true of them.
+//! - [`gate`], [`life`]: a queue on a simulated disk, driven step by step.
+//! - [`history`], [`compare`]: random operations, cuts in them, and the comparison with the model.
+//! - [`cuts`]: the tests.
+
+mod compare;
+mod content;
+mod cuts;
+mod disk;
+mod fault;
+mod gate;
+mod handle;
+mod history;
+mod ledger;
+mod life;
+mod medium;
+mod message;
+#[path = "../harness/scale.rs"]
+mod scale;
+mod tree;
