@@ -221,6 +221,11 @@ pub fn open_on(
     Ok(Queue { intake, outlet, writer: WriterThread(thread), recovered })
 }
 
+/// Whether `bytes` are a whole record that a queue made as `origin` has stored under `sequence`. Takes any bytes.
+pub fn is_record(origin: u128, sequence: u64, bytes: &[u8]) -> bool {
+    record::decode(origin, sequence, bytes).is_ok()
+}
+
 /// Where messages enter the queue. Clones feed the same queue.
 #[derive(Debug, Clone)]
 pub struct Intake {

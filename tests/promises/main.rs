@@ -18,6 +18,7 @@ mod clock;
 mod cluster;
 mod disk;
 mod honest;
+mod hostile;
 mod in_order;
 mod kafka_faults;
 mod killed;
