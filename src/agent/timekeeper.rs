@@ -49,7 +49,7 @@ impl Timekeeper {
         if by >= CLOCK_STEP && set_by_ms < 0 {
             self.back = Some((now, by));
         }
-        let Some((since, by)) = self.back.filter(|(since, _)| now.saturating_duration_since(*since) >= STUCK) else {
+        let Some((_, by)) = self.back.filter(|(since, _)| now.saturating_duration_since(*since) >= STUCK) else {
             return Ok(());
         };
         if self.forwarder.silence(now) >= STUCK {

@@ -19,6 +19,7 @@ mod in_order;
 mod killed;
 mod late_is_not_lost;
 mod listener;
+mod names;
 mod network;
 mod never_stuck;
 mod nothing_acknowledged_before_disk;
