@@ -36,7 +36,8 @@ fn errors(record: &Record) -> [Duration; 2] {
 
 #[track_caller]
 fn assert_times(records: &[Record], within: Duration) {
-    for record in records {
+    // A day that the clock only passed through may have its receipt; nobody measured it.
+    for record in records.iter().filter(|record| !record.is_receipt()) {
         let wrong = errors(record);
         assert!(
             wrong.iter().all(|wrong| *wrong <= within),

@@ -24,6 +24,7 @@ mod kafka_faults;
 mod killed;
 mod late_is_not_lost;
 mod listener;
+mod names;
 mod network;
 mod never_stuck;
 mod nothing_acknowledged_before_disk;
