@@ -211,7 +211,7 @@ impl Writer {
         match self.store.commit(&self.records) {
             Ok(()) => {}
             Err(error) if error.is_full() => {
-                self.block(now, &error);
+                self.block(now, &format_args!("the disk is full: {error}"));
                 return Ok(());
             }
             Err(error) => return Err(error),
