@@ -249,7 +249,7 @@ impl Writer {
             Ok(()) => {}
             Err(error) if error.is_full() => {
                 let soon = self.make_room(now)?;
-                self.block(now, &error);
+                self.block(now, &format_args!("the disk is full: {error}"));
                 if let Some(blocked) = self.blocked.as_mut().filter(|_| soon) {
                     blocked.retry = now;
                 }
