@@ -20,6 +20,7 @@ use meterferry::metrics::Metrics;
 use meterferry::queue::{self, Intake, Queue};
 use meterferry::reading::{Body, Mark, Reading};
 use meterferry::receipt::{Receipt, Ticket};
+use meterferry::simulate::adapter;
 use tempfile::TempDir;
 
 /// Bytes of the adapter's document, as it is on average.
@@ -152,11 +153,17 @@ impl Appender {
 
     /// Commits `count` readings at once, and returns how long the writer took.
     fn commit(&mut self, count: usize) -> Duration {
+        let before = self.number;
+        self.number += count as u64;
+        self.commit_of(count, |number| message(before + number + 1))
+    }
+
+    /// The same with messages of another kind, which are numbered from 0.
+    fn commit_of(&mut self, count: usize, mut message: impl FnMut(u64) -> (Body, Mark)) -> Duration {
         self.gate.wait_parked();
         let intake = self.intake.as_ref().expect("open");
         for ordinal in 0..count {
-            self.number += 1;
-            let (body, mark) = message(self.number);
+            let (body, mark) = message(ordinal as u64);
             let receipt = Receipt::new(self.counter.clone(), Ticket { connection: 1, ordinal: ordinal as u64 });
             self.runtime.block_on(intake.append(body, mark, receipt, Duration::ZERO)).expect("the queue takes it");
         }
@@ -222,8 +229,8 @@ fn append(criterion: &mut Criterion) {
         let queue = append_to_queue(&mut group, &format!("queue/{count}"), count, place.path(), 0);
         let mut raw = Raw::new(place.path(), count);
         let raw = measure(&mut group, &format!("raw/{count}"), count, place.path(), || raw.commit());
-        if let (Some(queue), Some(raw)) = (queue, raw) {
-            println!("append/{count}: {:.2} of the bare loop's rate", raw / queue);
+        if queue.is_some() && raw.is_some() {
+            paired(count);
         }
     }
     // Must cost what it costs with nothing waiting.
@@ -231,6 +238,30 @@ fn append(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(20));
     append_to_queue(&mut group, "queue/20 with 1 GB waiting", 20, place.path(), BACKLOG);
     group.finish();
+}
+
+/// The queue and the bare loop in turns, so that both meet the same disk: what the one reaches of the other's rate.
+fn paired(count: usize) {
+    const ROUNDS: usize = 200;
+    let place = folder();
+    let (mut queue, mut raw) = (filled(&place.path().join("queue"), 0), Raw::new(place.path(), count));
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        times[0].push(queue.commit(count));
+        times[1].push(raw.commit());
+    }
+    queue.close();
+    let [queue, raw] = times.map(|mut times| {
+        times.sort_unstable();
+        (times.iter().sum::<Duration>().as_secs_f64(), times[ROUNDS / 2].as_secs_f64())
+    });
+    println!(
+        "append/{count}: {:.2} of the bare loop's rate, {:.2} by the medians ({:.3} and {:.3} ms)",
+        raw.0 / queue.0,
+        raw.1 / queue.1,
+        queue.1 * 1e3,
+        raw.1 * 1e3
+    );
 }
 
 /// Seconds a commit of `count` readings to a queue in which `backlog` bytes wait; none where this was not asked for.
@@ -380,5 +411,73 @@ fn decoding(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, append, opening, decoding);
+/// Of a meter's documents, one a second: how fast they pack, how small they become, and how fast they are read again.
+fn packing(criterion: &mut Criterion) {
+    const READINGS: u64 = 100_000;
+    let mut group = criterion.benchmark_group("pack");
+    group.sample_size(10);
+    group.throughput(Throughput::Elements(READINGS));
+    let place = OnceCell::new();
+    group.bench_function("100,000 readings", |bencher| {
+        let place: &TempDir = place.get_or_init(|| backlog_of_documents(READINGS));
+        bencher.iter_custom(|rounds| {
+            (0..rounds)
+                .map(|_| {
+                    let trial = place.path().join("trial");
+                    copy(&place.path().join("queue"), &trial);
+                    let before = disk(place.path()).0;
+                    let start = Instant::now();
+                    let done = queue::pack(&trial, &mut |_| true).expect("packed");
+                    let took = start.elapsed();
+                    let written = disk(place.path()).0 - before;
+                    let readings = sealed_readings(&trial);
+                    println!(
+                        "pack: {:.1} bytes a reading, before {:.1}, {:.1} written for it; {:.1} MB/s",
+                        done.after as f64 / readings,
+                        done.before as f64 / readings,
+                        written as f64 / readings,
+                        done.before as f64 / 1e6 / took.as_secs_f64()
+                    );
+                    fs::remove_dir_all(trial).expect("our own");
+                    took
+                })
+                .sum()
+        });
+    });
+    group.finish();
+}
+
+/// Readings in the sealed segments of a folder.
+fn sealed_readings(path: &Path) -> f64 {
+    let names = fs::read_dir(path).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    let firsts = names.filter_map(|name| name.to_str()?.strip_suffix(".redb")?.parse::<u64>().ok());
+    let (oldest, newest) = firsts.fold((u64::MAX, 0), |(oldest, newest), first| (oldest.min(first), newest.max(first)));
+    (newest - oldest) as f64
+}
+
+fn backlog_of_documents(readings: u64) -> TempDir {
+    let place = folder();
+    let mut appender = Appender::new(&place.path().join("queue"));
+    let options =
+        adapter::Options { seed: 11, index: 0, name: None, start_ms: 1_782_000_000_000, step: Duration::from_secs(1) };
+    let mut meter = adapter::Adapter::new(&options);
+    for first in (0..readings).step_by(1_000) {
+        appender.commit_of(1_000, |number| {
+            let (Body::Reading(mut reading), mark) = message(first + number) else { unreachable!("it is a reading") };
+            reading.payload = Bytes::from(meter.document());
+            let second = first + number;
+            reading.packet_id = Some((second % 65_535 + 1) as u16);
+            reading.measured_ms = Some(options.start_ms + second as i64 * 1000);
+            // Received within 40 ms after it was measured.
+            let late = (second.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) % 40;
+            reading.received.wall_ms = options.start_ms + (second * 1000 + late) as i64;
+            reading.received.boot_ms = 90_000 + second * 1000 + late;
+            (Body::Reading(reading), mark)
+        });
+    }
+    appender.close();
+    place
+}
+
+criterion_group!(benches, append, opening, packing, decoding);
 criterion_main!(benches);
