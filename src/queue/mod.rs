@@ -43,6 +43,8 @@ mod block;
 mod claim;
 mod commit;
 mod cursor;
+#[cfg(test)]
+mod damage_tests;
 mod day;
 mod dead_letter;
 pub mod disk;
