@@ -11,6 +11,7 @@ use super::repair::repair;
 use super::walk::Find;
 use super::{Options, mend, open};
 use crate::clock::Clock;
+use crate::config::settings::WhenFull;
 use crate::metrics::Metrics;
 use crate::reading::{Body, Mark, Reading};
 use crate::receipt::Receipt;
@@ -23,6 +24,8 @@ fn options(path: &Path) -> Options {
         path: path.to_owned(),
         max_size: 1 << 30,
         min_free: 0,
+        when_full: WhenFull::Block,
+        pack_after: super::PACK_AFTER,
         segment_size: 256 << 10,
         redelivery_window: 50,
         windows: BTreeMap::new(),
