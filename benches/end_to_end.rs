@@ -10,8 +10,6 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use meterferry::reading::{Body, Mark, Reading, Received};
-use meterferry::receipt::Receipt;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -194,7 +192,7 @@ fn drain(count: u64) -> Vec<Row> {
     let topic = kafka.topic("drain", 1);
     let mosquitto = Mosquitto::start();
     let mut agent = Agent::new(|queue| Config::new(&topic, queue, &kafka.plain(), &topic).mqtt(mosquitto.port()));
-    let queue_id = fill(&agent, &topic, count);
+    let queue_id = on_disk::fill(&agent.queue(), &topic, &document::readings(&["90296857"], 0, count));
     let group = format!("meterferry.{topic}.{queue_id}");
     agent.start();
     agent.wait_log("connected to Kafka", PATIENT);
@@ -219,41 +217,6 @@ fn resume_point(consumer: &BaseConsumer, topic: &str) -> u64 {
     match consumer.committed_offsets(question, PATIENT).expect("Kafka answers").elements()[0].offset() {
         Offset::Offset(offset) => offset.unsigned_abs(),
         _ => 0,
-    }
-}
-
-/// Writes `count` readings into the agent's queue; returns the queue's id.
-fn fill(agent: &Agent, id: &str, count: u64) -> String {
-    let queue = on_disk::open(&agent.queue(), Some(id));
-    let queue_id = queue.outlet.queue_id().to_string();
-    let meterferry::queue::Queue { intake, outlet, writer, .. } = queue;
-    let received = meterferry::clock::Clock::new().now();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    runtime.block_on(async {
-        for serial in 0..count {
-            let message = document::reading("90296857", serial);
-            let mark = Mark::of("", Some(1), &message.topic, &message.payload, true);
-            let body = Body::Reading(reading(message, received));
-            intake.append(body, mark, Receipt::unneeded(), Duration::from_millis(50)).await.expect("room");
-        }
-    });
-    drop((intake, outlet));
-    writer.join().expect("an orderly end");
-    queue_id
-}
-
-fn reading(message: Message, received: Received) -> Reading {
-    Reading {
-        source: "meter".into(),
-        device: message.device,
-        topic: message.topic,
-        sender: String::new(),
-        packet_id: Some(1),
-        received,
-        measured_ms: Some(received.wall_ms),
-        self_identified: true,
-        json: true,
-        payload: message.payload.into(),
     }
 }
 

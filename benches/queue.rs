@@ -90,6 +90,7 @@ fn options(path: &Path) -> queue::Options {
         redelivery_window: 1_000,
         windows: std::collections::BTreeMap::new(),
         max_dead_letters: 16 << 20,
+        dead_letters_max_age: None,
         agent_id: None,
         default_agent_id: "bench".to_owned(),
         hardware_serial: None,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,8 +25,11 @@ use crate::source::redelivery::Window;
 use crate::source::tls::TlsError;
 
 mod backlog;
+pub mod drain;
 mod ingest;
 pub mod live;
+mod pace;
+pub mod replay;
 mod summary;
 
 use backlog::QueueBacklog;
@@ -84,7 +88,7 @@ pub async fn run(
     let mut health = Health::default();
     let opened = Instant::now();
     let pulse = health.watch("queue", QUEUE_SILENCE);
-    let options = queue_options(&settings, machine);
+    let options = queue_options(&settings, &settings.queue.path, machine);
     let Queue { intake, outlet, writer, recovered } =
         queue::open(&options, Arc::clone(&metrics), clock, Arc::new(move || pulse.beat()))?;
     say_start(&settings, &recovered, opened.elapsed());
@@ -270,6 +274,7 @@ impl Agent {
         notifier: &Notifier,
     ) -> Result<(), AgentError> {
         let mut summary = summary::Summary::new(&self.metrics);
+        let mut pace = pace::Pace::default();
         let mut next_summary = Instant::now() + self.settings.agent.summary_interval;
         let mut next_alive = Instant::now();
         let mut tick = tokio::time::interval(TICK);
@@ -284,6 +289,7 @@ impl Agent {
                 return Ok(());
             }
             let now = Instant::now();
+            pace.sample(now, &self.metrics);
             let hung = health.hung(now);
             for (stage, silence) in &hung {
                 error!(stage, silent_s = silence.as_secs(), "a stage hangs, the watchdog is not fed any more");
@@ -390,15 +396,35 @@ fn join(forwarder: ForwarderThread) -> Result<(), AgentError> {
     }
 }
 
-fn queue_options(settings: &Settings, machine: &Machine) -> queue::Options {
+/// What the queue in `path` is opened with where there is no configuration: by a tool, for a copy. Nothing is dropped for
+/// lack of room, and no window is cut short.
+pub fn unconfigured_options(path: &Path) -> queue::Options {
     queue::Options {
-        path: settings.queue.path.clone(),
+        path: path.to_owned(),
+        max_size: u64::MAX,
+        min_free: 0,
+        segment_size: 16 << 20,
+        redelivery_window: 10_000,
+        windows: BTreeMap::new(),
+        max_dead_letters: u64::MAX,
+        dead_letters_max_age: None,
+        agent_id: None,
+        default_agent_id: Machine::here().default_agent_id(),
+        hardware_serial: None,
+    }
+}
+
+/// What the queue in `path` is opened with.
+pub fn queue_options(settings: &Settings, path: &Path, machine: &Machine) -> queue::Options {
+    queue::Options {
+        path: path.to_owned(),
         max_size: settings.queue.max_size,
         min_free: settings.queue.min_free,
         segment_size: settings.queue.segment_size,
         redelivery_window: settings.queue.redelivery_window,
         windows: settings.sources.iter().map(|source| (source.name.to_string(), window(settings, source))).collect(),
         max_dead_letters: settings.queue.max_dead_letters,
+        dead_letters_max_age: settings.queue.dead_letters_max_age,
         agent_id: settings.agent.id.clone(),
         default_agent_id: machine.default_agent_id(),
         hardware_serial: machine.hardware_serial.clone(),

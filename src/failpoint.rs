@@ -10,6 +10,7 @@
 //! | `in-transaction` | records are produced, the offsets are not sent |
 //! | `offsets-sent` | the offsets are in the transaction, it is not committed |
 //! | `kafka-committed` | Kafka has committed, the queue does not know |
+//! | `replayed` | a dead letter is in the queue again, and not deleted yet |
 //! | `released` | the release is recorded, nothing is unlinked |
 
 /// The points that an agent passes again and again while readings come in and go out.

@@ -75,11 +75,15 @@ pub struct QueueMetrics {
     pub commits: Count,
     /// Bytes of records committed, before the database's own overhead.
     pub stored_bytes: Count,
+    /// Records committed a second over the last minute, in thousandths.
+    pub stored_rate: Count,
     /// The next sequence.
     pub next_sequence: Count,
     /// The next sequence that is not yet safely in Kafka.
     pub release_point: Count,
     pub dead_letters: Count,
+    /// Dead letters deleted for lack of room or for their age.
+    pub dead_letters_deleted: Count,
     /// Bytes the folder takes.
     pub disk_bytes: Count,
     pub segments: Count,
@@ -96,6 +100,10 @@ pub struct QueueMetrics {
 pub struct ForwarderMetrics {
     /// Records that Kafka has.
     pub sent: Count,
+    /// Those of them that Kafka turned out to have at a connect.
+    pub known: Count,
+    /// Records sent a second over the last minute, in thousandths.
+    pub sent_rate: Count,
     /// Transactions committed, or batches delivered.
     pub batches: Count,
     pub retries: Count,

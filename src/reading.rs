@@ -118,6 +118,22 @@ pub struct Reading {
     pub payload: Bytes,
 }
 
+/// A reading that came back from the dead letters names this as its sender, and then the dead letter's `ce_id`. A NUL
+/// stands in no MQTT client id (MQTT 3.1.1, 1.5.3).
+const REPLAY: &str = "\0replay of ";
+
+impl Reading {
+    /// The sender of a reading that comes back from the dead letter `ce_id`.
+    pub fn replay_sender(ce_id: &str) -> String {
+        format!("{REPLAY}{ce_id}")
+    }
+
+    /// The `ce_id` of the dead letter that it was; none for all others.
+    pub fn replay_of(&self) -> Option<&str> {
+        self.sender.strip_prefix(REPLAY)
+    }
+}
+
 /// A raw that could not be decoded. It keeps its place in the sequence; the forwarder moves it to the dead letters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dead {

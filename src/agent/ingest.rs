@@ -108,7 +108,7 @@ impl Ingest {
             Err(mut reason) => {
                 let payload = raw.payload.slice(..raw.payload.len().min(self.max_dead_size));
                 if payload.len() < raw.payload.len() {
-                    reason = format!("{reason}; the first {} of {} bytes are kept", payload.len(), raw.payload.len());
+                    reason = format!("{reason}; the first {} of {} {KEPT}", payload.len(), raw.payload.len());
                 }
                 let dead = Dead {
                     source: Arc::clone(&raw.source),
@@ -131,6 +131,14 @@ impl Ingest {
         }
         decode::decode(self.payload, &raw.source, &raw.topic, &raw.payload).map_err(|reason| reason.to_string())
     }
+}
+
+/// How the reason of a dead letter ends whose payload was cut short.
+const KEPT: &str = "bytes are kept";
+
+/// Whether only the beginning of a dead letter's payload is there.
+pub(super) fn is_cut_short(reason: &str) -> bool {
+    reason.ends_with(KEPT)
 }
 
 fn mark(raw: &Raw, self_identified: bool) -> Mark {

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const LARGEST: u64 = 1 << 20;
 
 /// A running agent's figures.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Live {
     pub process: u32,
     pub release_point: u64,
@@ -35,6 +35,14 @@ pub struct Live {
     pub kafka_connected: bool,
     pub sent: u64,
     pub retries: u64,
+    /// Records committed and sent a second, over the last minute.
+    #[serde(default)]
+    pub stored_per_second: f64,
+    #[serde(default)]
+    pub sent_per_second: f64,
+    /// Sequences lost to damage since its start.
+    #[serde(default)]
+    pub lost: u64,
     pub sources: Vec<LiveSource>,
 }
 
@@ -73,6 +81,9 @@ impl Live {
             kafka_connected: metrics.forwarder.connected.get(),
             sent: metrics.forwarder.sent.get(),
             retries: metrics.forwarder.retries.get(),
+            stored_per_second: metrics.queue.stored_rate.get() as f64 / 1000.0,
+            sent_per_second: metrics.forwarder.sent_rate.get() as f64 / 1000.0,
+            lost: metrics.queue.lost.get(),
             sources: sources.collect(),
         }
     }

@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ColorChoice, Parser, Subcommand};
@@ -15,6 +15,8 @@ use crate::config::{self, Environment, Loaded};
 pub use units::chain;
 
 pub mod audit;
+mod bar;
+mod base64;
 pub mod check;
 mod cluster;
 pub mod consume;
@@ -23,6 +25,7 @@ pub mod demo;
 pub mod log;
 mod progress;
 pub mod queue;
+pub mod rescue;
 pub mod run;
 mod signals;
 pub mod simulate;
@@ -68,7 +71,9 @@ Examples:
   meterferry demo                        the whole line in one terminal, nothing installed
   meterferry check                       is the configuration right?
   meterferry run                         run the agent
-  meterferry queue status                what waits, since when
+  meterferry queue status                what waits, since when, and when it will be full
+  meterferry dead-letters list           what could not be decoded, or was refused
+  meterferry rescue /mnt/.../queue       send on the queue of a dying card
   meterferry consume --brokers HOST:9092 read the readings on the other side
   meterferry audit --brokers HOST:9092   is everything there?
 
@@ -92,12 +97,14 @@ pub enum Command {
     Consume(consume::Args),
     /// Check that every reading the agents had is in Kafka
     Audit(audit::Args),
-    /// Look into the queue
+    /// Look into the queue, export, verify and repair it
     #[command(subcommand)]
     Queue(queue::Command),
-    /// Look into the dead letters
+    /// Look into the dead letters, export, replay and delete them
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
+    /// Send on the queue of a dying card, read in another machine
+    Rescue(rescue::Args),
     /// Print the versions of meterferry and of what it is built with
     Version(version::Args),
 }
@@ -115,6 +122,7 @@ impl Cli {
             Command::Audit(args) => audit::run(args, global),
             Command::Queue(command) => queue::run(command, global),
             Command::DeadLetters(command) => dead_letters::run(command, global),
+            Command::Rescue(args) => rescue::run(&args, global),
             Command::Version(args) => version::run(args, global),
         }
     }
@@ -130,14 +138,6 @@ fn load(global: &Global) -> Result<Loaded, ExitCode> {
             let _ = check::report(&mut errors, &problems);
             Err(ExitCode::from(EX_CONFIG))
         }
-    }
-}
-
-/// The queue's folder: as said on the command line, else from the configuration.
-fn queue_folder(said: Option<&Path>, global: &Global) -> Result<PathBuf, ExitCode> {
-    match said {
-        Some(path) => Ok(path.to_owned()),
-        None => load(global).map(|loaded| loaded.settings.queue.path),
     }
 }
 

@@ -144,6 +144,8 @@ fn queue() {
                 r#"segment_size = "1 GB""#,
                 "commit_delay = 2026-01-01",
                 r#"commit_delay = "0s""#,
+                r#"dead_letters_max_age = "1min""#,
+                "dead_letters_max_age = 365",
                 "redelivery_window = 3",
                 r#"redelivery_window = "500""#,
                 "redelivery_window = 99999999999999999999",

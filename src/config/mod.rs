@@ -50,6 +50,18 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
 }
 
+/// What holds where no file says otherwise; there are no sources.
+pub fn defaults(environment: &Environment) -> Settings {
+    let root = raw::Table { place: problem::Place { file: 0, line: 0 }, entries: Vec::new() };
+    // That sources are missing is no problem here.
+    check::check(root, files::Around { environment, beside: Path::new("") }, &mut problem::Report::default())
+}
+
+/// Whether `text` may be an agent's id.
+pub fn is_agent_id(text: &str) -> bool {
+    names::agent_id(text).is_ok()
+}
+
 /// Reads and checks the configuration: `explicit`, else `/etc/meterferry/meterferry.toml`, else `meterferry.toml` in the
 /// user's XDG folder; then the files `conf.d/*.toml` beside it in the order of their names, which add sources and
 /// override keys one by one.

@@ -14,6 +14,7 @@ const QUEUE: &[&str] = &[
     "redelivery_window",
     "max_reading_size",
     "max_dead_letters",
+    "dead_letters_max_age",
 ];
 
 const KAFKA: &[&str] = &[

@@ -68,6 +68,8 @@ pub struct Queue {
     pub max_reading_size: usize,
     /// Bytes of dead letters; above it the oldest are deleted. Default 64 MiB.
     pub max_dead_letters: u64,
+    /// Dead letters older than this are deleted. None: never for their age.
+    pub dead_letters_max_age: Option<Duration>,
 }
 
 /// `queue.when_full`

@@ -104,6 +104,11 @@ impl Forwarder {
     }
 }
 
+/// The consumer group, and transactional id, of one queue.
+pub fn group(agent_id: &str, queue_id: QueueId) -> String {
+    format!("meterferry.{agent_id}.{queue_id}")
+}
+
 fn names(settings: &settings::Kafka, agent_id: &str) -> advice::Names {
     advice::Names {
         server: settings.bootstrap_servers.first().cloned().unwrap_or_default(),

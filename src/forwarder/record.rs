@@ -63,20 +63,23 @@ pub struct Headers {
     pub sequence: String,
     /// `content-type`
     pub content_type: &'static str,
+    /// `ce_replayof`: the `ce_id` of the dead letter that the reading was.
+    pub replay_of: Option<String>,
 }
 
 impl Headers {
     /// In the order in which they are written.
-    pub fn list(&self) -> [(&'static str, &str); 7] {
-        [
+    pub fn list(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let always = [
             ("ce_specversion", "1.0"),
-            ("ce_id", &self.id),
+            ("ce_id", self.id.as_str()),
             ("ce_source", &self.source),
             ("ce_type", self.kind),
             ("ce_time", &self.time),
             ("ce_sequence", &self.sequence),
             ("content-type", self.content_type),
-        ]
+        ];
+        always.into_iter().chain(self.replay_of.as_deref().map(|id| ("ce_replayof", id)))
     }
 }
 
@@ -147,11 +150,12 @@ impl Recorder {
         };
         let time = timestamp::measured(reading.measured_ms, clock::corrected_ms(&reading.received, now));
         let content_type = if reading.json { "application/json" } else { "application/octet-stream" };
+        let replay_of = reading.replay_of().map(str::to_owned);
         Record {
             topic,
             key: reading.device,
             value: reading.payload,
-            headers: self.headers(sequence, source, CE_TYPE_READING, time, content_type),
+            headers: Headers { replay_of, ..self.headers(sequence, source, CE_TYPE_READING, time, content_type) },
             timestamp_ms: time,
         }
     }
@@ -194,7 +198,7 @@ impl Recorder {
         let mut time = String::with_capacity(RFC_3339);
         let moment = Timestamp::from_millisecond(time_ms).unwrap_or(Timestamp::UNIX_EPOCH);
         PRINTER.print_timestamp(&moment, &mut time).expect("a string takes all");
-        Headers { id, source, kind, time, sequence: text, content_type }
+        Headers { id, source, kind, time, sequence: text, content_type, replay_of: None }
     }
 }
 
@@ -237,7 +241,7 @@ mod tests {
         assert_eq!((&*record.topic, &*record.key, &*record.value), ("meters", "90296857", &b"{\"name\": 1}"[..]));
         assert_eq!(record.timestamp_ms, 1_697_623_015_000);
         assert_eq!(
-            record.headers.list(),
+            record.headers.list().collect::<Vec<_>>(),
             [
                 ("ce_specversion", "1.0"),
                 ("ce_id", "000000000000000000000000000000ab-42"),
@@ -248,6 +252,9 @@ mod tests {
                 ("content-type", "application/json"),
             ]
         );
+        let again = Reading { sender: Reading::replay_sender("ab-7"), ..reading("house meter", None) };
+        let again = recorder().reading(44, again, &NOW);
+        assert_eq!(again.headers.list().last(), Some(("ce_replayof", "ab-7")));
         let gone = recorder().reading(43, reading("gone", None), &NOW);
         assert_eq!((&*gone.topic, &*gone.headers.source), ("sma-kafka", "/pi-1/gone"));
         assert_eq!(gone.headers.time, "2023-10-18T09:56:56.25Z", "received, where the meter tells no time");

@@ -172,7 +172,7 @@ impl Transfer {
     /// Makes a session and settles where to go on.
     fn connect(&mut self) -> Result<(), Stop> {
         let queue_id = self.parts.backlog.queue_id();
-        let group = format!("meterferry.{}.{queue_id}", self.parts.agent_id);
+        let group = crate::forwarder::group(&self.parts.agent_id, queue_id);
         let mut session = self.parts.cluster.connect(&group)?;
         // On another machine the queue may be a copy whose original still runs: look, but fence nobody.
         let moved = self.parts.backlog.moved() && !self.forked_for_move;
@@ -197,6 +197,7 @@ impl Transfer {
                 let (backlog, heartbeat) = (self.parts.backlog.as_mut(), self.parts.heartbeat.as_ref());
                 self.supply.catch_up(backlog, local, next, heartbeat)?;
                 self.parts.metrics.forwarder.sent.add(next - local);
+                self.parts.metrics.forwarder.known.add(next - local);
                 self.release(next)?;
             }
             Decision::Fork { why } => fork = Some(why),

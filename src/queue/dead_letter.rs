@@ -13,15 +13,15 @@ use super::segment::{CACHE, Failure, SegmentError, create, guarded, open_for_rea
 use crate::reading::{DeadLetter, Fingerprint};
 
 pub(super) const FILE: &str = "dead-letters.redb";
-const LETTERS: TableDefinition<(u128, u64), &[u8]> = TableDefinition::new("dead-letters");
+pub(super) const LETTERS: TableDefinition<(u128, u64), &[u8]> = TableDefinition::new("dead-letters");
 /// Bytes before a letter: 16 of SHA-256 over the rest.
 const CHECK: usize = 16;
 
 /// The dead letters of one folder; the file is open only while it is used.
 #[derive(Debug, Clone)]
 pub(super) struct DeadLetters {
-    folder: Folder,
-    path: PathBuf,
+    pub(super) folder: Folder,
+    pub(super) path: PathBuf,
     /// Bytes of letters; above it the oldest are deleted.
     max_size: u64,
 }
@@ -58,22 +58,6 @@ impl DeadLetters {
         })
     }
 
-    /// All of them, in the order in which they were received; a damaged one is left out. Reads beside the agent.
-    pub fn list(&self) -> Result<Vec<DeadLetter>, SegmentError> {
-        guarded(&self.path, || {
-            let Some(database) = self.open_to_read()? else { return Ok(Vec::new()) };
-            let transaction = database.begin_read().map_err(redb::Error::from)?;
-            let table = transaction.open_table(LETTERS).map_err(redb::Error::from)?;
-            let mut letters = Vec::new();
-            for item in table.iter().map_err(redb::Error::from)? {
-                let (_, value) = item.map_err(redb::Error::from)?;
-                letters.extend(decode(value.value()));
-            }
-            letters.sort_by_key(|letter| letter.sequence);
-            Ok(letters)
-        })
-    }
-
     pub fn count(&self) -> Result<u64, SegmentError> {
         guarded(&self.path, || {
             let Some(database) = self.open_to_read()? else { return Ok(0) };
@@ -83,14 +67,14 @@ impl DeadLetters {
     }
 
     /// None where there are no dead letters.
-    fn open_to_read(&self) -> Result<Option<ReadOnlyDatabase>, Failure> {
+    pub(super) fn open_to_read(&self) -> Result<Option<ReadOnlyDatabase>, Failure> {
         if !self.folder.has(&self.path)? {
             return Ok(None);
         }
         Ok(Some(open_for_reading(&self.folder, &self.path, CACHE)?))
     }
 
-    fn open(&self) -> Result<Database, SegmentError> {
+    pub(super) fn open(&self) -> Result<Database, SegmentError> {
         let unfinished = self.path.with_extension(UNFINISHED);
         guarded(&self.path, || {
             if self.folder.has(&self.path)? {
@@ -129,7 +113,7 @@ fn encode(letter: &DeadLetter) -> Result<Vec<u8>, postcard::Error> {
     Ok(bytes)
 }
 
-fn decode(bytes: &[u8]) -> Option<DeadLetter> {
+pub(super) fn decode(bytes: &[u8]) -> Option<DeadLetter> {
     let (check, body) = bytes.split_at_checked(CHECK)?;
     (Fingerprint::of(&[body]).0 == check).then(|| postcard::from_bytes(body).ok()).flatten()
 }

@@ -47,6 +47,12 @@ pub enum QueueError {
         #[source]
         source: io::Error,
     },
+    #[error("{path} cannot be read")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("the damaged segment {first} could not be salvaged: it is refused again")]
     Unsalvageable { first: u64 },
 }
@@ -59,7 +65,7 @@ impl QueueError {
             Self::Write { source, .. } => {
                 source.kind() == io::ErrorKind::StorageFull || source.kind() == io::ErrorKind::QuotaExceeded
             }
-            Self::Stopped | Self::Unsalvageable { .. } => false,
+            Self::Stopped | Self::Read { .. } | Self::Unsalvageable { .. } => false,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -16,8 +17,21 @@ pub(super) const FILE: &str = "lock";
 #[derive(Debug)]
 pub(super) struct Lock(#[allow(dead_code, reason = "held, not read")] Box<dyn Held>);
 
+/// A look from outside ([`is_held`]) holds the lock for a moment: an agent that starts then tries again this often.
+const TRIES: (u32, Duration) = (10, Duration::from_millis(20));
+
 /// Takes the folder, or says which process has it.
 pub(super) fn take(folder: &Folder) -> Result<Lock, OpenError> {
+    for _ in 1..TRIES.0 {
+        match try_take(folder) {
+            Err(OpenError::Locked { .. }) => std::thread::sleep(TRIES.1),
+            result => return result,
+        }
+    }
+    try_take(folder)
+}
+
+fn try_take(folder: &Folder) -> Result<Lock, OpenError> {
     let path = || folder.path().to_owned();
     match folder.disk.lock(&folder.file(FILE), &std::process::id().to_string()) {
         Ok(Locked::Taken(held)) => Ok(Lock(held)),

@@ -44,21 +44,30 @@ mod folder;
 mod frame;
 mod identity;
 pub mod inspect;
+pub mod letters;
 mod limit;
 mod lock;
+pub mod mend;
 mod open;
 mod outlet;
+mod overlay;
 mod record;
 mod release;
+pub mod repair;
 mod salvage;
 mod segment;
 mod shared;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tolerant;
+pub mod verify;
+mod view;
+pub mod walk;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -66,7 +75,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 pub use error::{OpenError, QueueError};
-pub use identity::FORMAT;
+pub use identity::{FORMAT, Identity, Lost};
 pub use open::Options;
 pub use outlet::Outlet;
 pub use segment::SegmentError;
@@ -76,12 +85,39 @@ use crate::metrics::Metrics;
 use crate::reading::{Body, Mark};
 use crate::receipt::Receipt;
 use disk::{Disk, LocalDisk};
+use folder::Folder;
 use writer::{Append, Command, Writer};
 
 /// Messages on their way to the writer.
 const APPENDS: usize = 1024;
 /// Commands on their way to the writer.
 const COMMANDS: usize = 64;
+
+/// Whether `folder` holds anything of a queue.
+pub fn is_there(folder: &Path) -> bool {
+    let folder = local(folder);
+    folder.has(&folder.file(identity::FILE)).unwrap_or(true)
+        || open::segments(&folder).is_ok_and(|segments| !segments.is_empty())
+}
+
+/// Whether an agent has `folder`.
+pub fn is_running(folder: &Path) -> bool {
+    lock::is_held(&local(folder))
+}
+
+/// Bytes that may still be written on the file system of `folder`.
+pub fn bytes_free(folder: &Path) -> std::io::Result<u64> {
+    local(folder).free()
+}
+
+/// Bytes of the files in `folder`; 0 where it cannot be read.
+pub fn bytes_there(folder: &Path) -> u64 {
+    local(folder).used().unwrap_or(0)
+}
+
+fn local(path: &Path) -> Folder {
+    Folder::new(Arc::new(LocalDisk), path)
+}
 
 /// An opened queue: its two ends, and the thread between them.
 pub struct Queue {

@@ -5,6 +5,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tracing::{error, warn};
@@ -42,6 +43,8 @@ pub struct Options {
     pub windows: BTreeMap<String, usize>,
     /// Bytes of dead letters; above it the oldest are deleted.
     pub max_dead_letters: u64,
+    /// Dead letters older than this are deleted; none: only the limit of size.
+    pub dead_letters_max_age: Option<Duration>,
     /// The agent's id if it is configured.
     pub agent_id: Option<String>,
     /// The id that a new queue gets otherwise.
@@ -88,6 +91,7 @@ pub(super) fn open(
         limit: Limit { max_size: options.max_size, min_free: options.min_free },
         at_rest: 0,
         dead_letters: DeadLetters::new(folder, options.max_dead_letters),
+        dead_letters_max_age: options.dead_letters_max_age,
         shared: Arc::new(shared),
         metrics,
         clock,
@@ -291,7 +295,11 @@ pub(super) fn segments(folder: &Folder) -> io::Result<BTreeSet<u64>> {
 }
 
 /// The folder's identity, and whether it was made just now.
-fn identity(folder: &Folder, options: &Options, segments: &BTreeSet<u64>) -> Result<(Identity, bool), OpenError> {
+pub(super) fn identity(
+    folder: &Folder,
+    options: &Options,
+    segments: &BTreeSet<u64>,
+) -> Result<(Identity, bool), OpenError> {
     let unusable = |source| OpenError::Folder { path: options.path.clone(), source };
     let reason = match Identity::read(folder) {
         Ok(Some(identity)) => return Ok((identity, false)),

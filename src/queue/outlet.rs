@@ -10,6 +10,7 @@ use tracing::warn;
 use super::cursor::{Cursor, Stopped};
 use super::error::QueueError;
 use super::folder::Folder;
+use super::letters::LetterId;
 use super::segment::SegmentError;
 use super::shared::Shared;
 use super::writer::Command;
@@ -105,6 +106,11 @@ impl Outlet {
     /// ([`QueueError::is_full`]).
     pub fn set_aside(&mut self, letter: DeadLetter) -> Result<(), QueueError> {
         self.ask(|reply| Command::SetAside(Box::new(letter), reply))
+    }
+
+    /// Deletes dead letters that were put back into the queue; durable when it returns.
+    pub fn delete_letters(&mut self, ids: Vec<LetterId>) -> Result<(), QueueError> {
+        self.ask(|reply| Command::DeleteLetters(ids, reply))
     }
 
     /// What the next daily receipt says, as it was kept before the start.

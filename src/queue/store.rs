@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tracing::{error, info, warn};
@@ -12,6 +13,7 @@ use super::dead_letter::DeadLetters;
 use super::error::QueueError;
 use super::folder::Folder;
 use super::identity::{self, FORMAT, Identity, Lost};
+use super::letters::LetterId;
 use super::limit::{Limit, NoRoom};
 use super::record::{self, Content, Stored, WINDOW_KEY, Window};
 use super::release;
@@ -45,6 +47,7 @@ pub(super) struct Store {
     /// Bytes of everything in the folder but the active segment.
     pub(super) at_rest: u64,
     pub(super) dead_letters: DeadLetters,
+    pub(super) dead_letters_max_age: Option<Duration>,
     pub(super) shared: Arc<Shared>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
@@ -292,11 +295,37 @@ impl Store {
     pub fn set_aside(&mut self, letter: &DeadLetter) -> Result<(), QueueError> {
         let deleted = self.dead_letters.put(letter)?;
         if deleted > 0 {
+            self.metrics.queue.dead_letters_deleted.add(deleted);
             error!(deleted, "the dead letters have reached their limit, the oldest were deleted");
         }
         self.metrics.queue.dead_letters.set(self.dead_letters.count().unwrap_or_default());
         self.measure();
         Ok(())
+    }
+
+    /// Deletes dead letters that were put back into the queue.
+    pub fn delete_letters(&mut self, ids: &[LetterId]) -> Result<(), QueueError> {
+        self.dead_letters.remove(ids)?;
+        self.metrics.queue.dead_letters.set(self.dead_letters.count().unwrap_or_default());
+        Ok(())
+    }
+
+    /// Deletes the dead letters that are older than they may get. Not while the clock may be wrong: it would delete all.
+    pub fn expire_letters(&mut self) {
+        let now = self.clock.now();
+        let Some(limit) = self.dead_letters_max_age.filter(|_| now.synchronised) else { return };
+        let cut_ms = now.wall_ms.saturating_sub(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
+        let removed = self.dead_letters.older_than(cut_ms).and_then(|ids| self.dead_letters.remove(&ids));
+        match removed {
+            Ok(0) => {}
+            Ok(deleted) => {
+                self.metrics.queue.dead_letters_deleted.add(deleted);
+                self.metrics.queue.dead_letters.set(self.dead_letters.count().unwrap_or_default());
+                info!(deleted, "dead letters older than queue.dead_letters_max_age were deleted");
+            }
+            // Nothing hangs on it: the next time may do better.
+            Err(error) => warn!(%error, "old dead letters cannot be deleted, will retry"),
+        }
     }
 
     /// Gives the queue a new id; sequences go on.
@@ -419,7 +448,7 @@ pub(super) fn remember(marks: &mut BTreeMap<String, VecDeque<Mark>>, source: &st
 }
 
 /// The ranges within `first..end` that `present` (rising) does not cover.
-fn holes(first: u64, end: u64, present: &[u64]) -> Vec<Lost> {
+pub(super) fn holes(first: u64, end: u64, present: &[u64]) -> Vec<Lost> {
     let mut holes = Vec::new();
     let mut next = first;
     for sequence in present.iter().copied().chain(std::iter::once(end)) {

@@ -26,6 +26,7 @@ fn options(folder: &Path) -> Options {
         redelivery_window: 50,
         windows: BTreeMap::new(),
         max_dead_letters: 64 << 10,
+        dead_letters_max_age: None,
         agent_id: None,
         default_agent_id: "test-0a1b2c".into(),
         hardware_serial: Some("serial-1".into()),

@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 use super::block::Batch;
 use super::commit::Rule;
 use super::error::QueueError;
+use super::letters::LetterId;
 use super::lock::Lock;
 use super::shared::Shared;
 use super::store::Store;
@@ -27,6 +28,9 @@ const BATCH_PART: u64 = 16;
 const PAUSE: Duration = Duration::from_secs(10);
 /// The longest that a day's receipt waits for a reading to share its commit.
 const RECEIPT_DELAY: Duration = Duration::from_secs(5);
+/// When old dead letters are looked for: not while the agent starts, then once in so long.
+const FIRST_EXPIRY: Duration = Duration::from_secs(60);
+const EXPIRY: Duration = Duration::from_secs(3600);
 /// First and longest delay before a full disk is tried again.
 const FULL_RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
 
@@ -45,6 +49,7 @@ pub(super) struct Append {
 pub(super) enum Command {
     Release(u64),
     SetAside(Box<DeadLetter>, oneshot::Sender<Result<(), QueueError>>),
+    DeleteLetters(Vec<LetterId>, oneshot::Sender<Result<(), QueueError>>),
     Fork(String, oneshot::Sender<Result<QueueId, QueueError>>),
     /// What the next daily receipt says.
     Keep(Box<Ledger>, oneshot::Sender<Result<(), QueueError>>),
@@ -68,6 +73,7 @@ pub(super) struct Writer {
     last_append: Instant,
     blocked: Option<Blocked>,
     hurry: bool,
+    next_expiry: Instant,
     progress: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -104,6 +110,7 @@ impl Writer {
             last_append: Instant::now(),
             blocked: None,
             hurry: false,
+            next_expiry: Instant::now() + FIRST_EXPIRY,
             progress,
         }
     }
@@ -130,6 +137,7 @@ impl Writer {
             let last_call = !appends_open && !commands_open;
             self.commit_if_due(!appends_open, last_call)?;
             self.keep_release_point()?;
+            self.expire_letters();
             (self.progress)();
         }
         self.store.close()
@@ -188,7 +196,8 @@ impl Writer {
 
     /// A day that is over gets the place for its receipt.
     fn end_day(&mut self) -> Result<(), QueueError> {
-        if !self.has_place() {
+        // Where nobody appends any more the queue may be a copy: a number given out here would be another's there.
+        if !self.has_place() || self.appends.is_closed() {
             return Ok(());
         }
         if let Some(body) = self.store.day_over() {
@@ -287,6 +296,7 @@ impl Writer {
                 }
             }
             Command::SetAside(letter, reply) => answer(reply, self.store.set_aside(&letter))?,
+            Command::DeleteLetters(ids, reply) => answer(reply, self.store.delete_letters(&ids))?,
             Command::Fork(why, reply) => answer(reply, self.store.fork(&why))?,
             Command::Keep(ledger, reply) => answer(reply, self.store.keep_ledger(*ledger))?,
             Command::Hurry => self.hurry = true,
@@ -305,6 +315,14 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    fn expire_letters(&mut self) {
+        let now = Instant::now();
+        if now >= self.next_expiry {
+            self.next_expiry = now + EXPIRY;
+            self.store.expire_letters();
+        }
     }
 
     /// When readings pause, no record carries the release point: it is put on disk by itself.

@@ -322,6 +322,7 @@ async fn client_ids_are_checked() {
     nameless.clean_session = false;
     assert_eq!(running.greet(nameless).await.1, Some(ConnectReturnCode::BadClientId));
     assert_eq!(running.greet(Connect::new("x".repeat(257))).await.1, Some(ConnectReturnCode::BadClientId));
+    assert_eq!(running.greet(Connect::new("\0replay of x")).await.1, Some(ConnectReturnCode::BadClientId));
     running.stop().await;
 }
 

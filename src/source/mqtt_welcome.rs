@@ -24,6 +24,7 @@ pub(super) enum Refusal {
     Version,
     NoClientId,
     ClientIdTooLong,
+    ClientIdWithNul,
     LoginNeeded,
     WrongLogin,
     Full,
@@ -33,7 +34,7 @@ impl Refusal {
     pub(super) fn code(self) -> ConnectReturnCode {
         match self {
             Self::Version => ConnectReturnCode::RefusedProtocolVersion,
-            Self::NoClientId | Self::ClientIdTooLong => ConnectReturnCode::BadClientId,
+            Self::NoClientId | Self::ClientIdTooLong | Self::ClientIdWithNul => ConnectReturnCode::BadClientId,
             Self::LoginNeeded => ConnectReturnCode::NotAuthorized,
             Self::WrongLogin => ConnectReturnCode::BadUserNamePassword,
             Self::Full => ConnectReturnCode::ServiceUnavailable,
@@ -47,6 +48,7 @@ impl fmt::Display for Refusal {
             Self::Version => "it does not speak MQTT 3.1.1",
             Self::NoClientId => "it has no client id, and wants a session kept: set a client id there",
             Self::ClientIdTooLong => "its client id is longer than 256 bytes",
+            Self::ClientIdWithNul => "its client id holds a NUL, which no text of MQTT may (3.1.1, 1.5.3)",
             Self::LoginNeeded => "it shows no user: set user and password there, or allow_anonymous = true here",
             Self::WrongLogin => "its user or password is wrong",
             Self::Full => "max_clients is reached",
@@ -66,6 +68,7 @@ pub(super) fn judge(connect: Connect, settings: &MqttListener) -> Result<Guest, 
     }
     let client_id = match connect.client_id {
         id if id.len() > MAX_CLIENT_ID => return Err(Refusal::ClientIdTooLong),
+        id if id.contains('\0') => return Err(Refusal::ClientIdWithNul),
         id if !id.is_empty() => id,
         _ if !connect.clean_session => return Err(Refusal::NoClientId),
         _ => format!("generated-{:016x}", rand::random::<u64>()),

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use meterferry::clock::Clock;
 use meterferry::metrics::Metrics;
 use meterferry::queue::{self, Queue};
-use meterferry::reading::Entry;
+use meterferry::reading::{Body, Entry, Mark, Reading};
+use meterferry::receipt::Receipt;
 
 use super::agent::Agent;
+use super::document::Message;
 
 /// Opens the queue in `path`, or makes one there, for an agent of this id.
 pub fn open(path: &Path, agent_id: Option<&str>) -> Queue {
@@ -20,12 +22,43 @@ pub fn open(path: &Path, agent_id: Option<&str>) -> Queue {
         redelivery_window: 1_000,
         windows: std::collections::BTreeMap::new(),
         max_dead_letters: 1 << 20,
+        dead_letters_max_age: None,
         agent_id: agent_id.map(str::to_owned),
         default_agent_id: "test-bed".to_owned(),
         hardware_serial: None,
     };
     let metrics = Metrics::new([&"meter".into()].into_iter());
     queue::open(&options, metrics, Clock::new(), Arc::new(|| ())).expect("the queue opens")
+}
+
+/// Puts `messages` into the queue in `path`, as an agent of this id stores them; returns the queue's id.
+pub fn fill<'m>(path: &Path, agent_id: &str, messages: impl IntoIterator<Item = &'m Message>) -> String {
+    let Queue { intake, outlet, writer, .. } = open(path, Some(agent_id));
+    let queue_id = outlet.queue_id().to_string();
+    let received = Clock::new().now();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(async {
+        for message in messages {
+            let mark = Mark::of("", Some(1), &message.topic, &message.payload, true);
+            let reading = Reading {
+                source: "meter".into(),
+                device: message.device.clone(),
+                topic: message.topic.clone(),
+                sender: String::new(),
+                packet_id: Some(1),
+                received,
+                measured_ms: Some(received.wall_ms),
+                self_identified: true,
+                json: true,
+                payload: message.payload.clone().into(),
+            };
+            let delay = std::time::Duration::from_millis(50);
+            intake.append(Body::Reading(reading), mark, Receipt::unneeded(), delay).await.expect("room");
+        }
+    });
+    drop((intake, outlet));
+    writer.join().expect("an orderly end");
+    queue_id
 }
 
 /// What a restart would find unreleased: read from a copy, so that the original stays as the kill has left it.

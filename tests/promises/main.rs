@@ -24,3 +24,4 @@ mod nothing_acknowledged_before_disk;
 mod once;
 mod repeated_not_lost;
 mod security;
+mod tools;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{GIB, KIB, MIB, MILLISECOND, MINUTE, SECOND, TIB};
+use super::{DAY, GIB, HOUR, KIB, MIB, MILLISECOND, MINUTE, SECOND, TIB};
 use crate::config::files::Around;
 use crate::config::problem::{Place, Report};
 use crate::config::raw::quoted;
@@ -29,6 +29,8 @@ pub fn check(mut section: Section, around: Around<'_>, report: &mut Report) -> Q
     let redelivery_window = section.count(report, "redelivery_window", 20..=10_000).or(1_000);
     let max_reading_size = section.size(report, "max_reading_size", KIB..=16 * MIB, 256 * KIB);
     let max_dead_letters = section.size(report, "max_dead_letters", MIB..=16 * GIB, 64 * MIB).or(64 * MIB);
+
+    let dead_letters_max_age = section.duration(report, "dead_letters_max_age", HOUR..=3_650 * DAY, 365 * DAY);
 
     let at = |taken: &Taken<u64>| match taken {
         Taken::Value(given) => Some(given.place),
@@ -81,6 +83,7 @@ pub fn check(mut section: Section, around: Around<'_>, report: &mut Report) -> Q
         redelivery_window: usize::try_from(redelivery_window).unwrap_or(1_000),
         max_reading_size: usize::try_from(max_reading_size).unwrap_or(256 << 10),
         max_dead_letters,
+        dead_letters_max_age: dead_letters_max_age.given().map(|given| given.value),
     }
 }
 

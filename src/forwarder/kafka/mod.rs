@@ -17,6 +17,7 @@ use crate::shutdown::Shutdown;
 mod code;
 mod config;
 mod ears;
+pub mod look;
 mod producer;
 mod topics;
 

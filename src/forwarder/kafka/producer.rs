@@ -179,7 +179,8 @@ impl Session for Link {
         loop {
             let mut question = TopicPartitionList::new();
             question.add_partition(&self.settings.resume_topic, RESUME_PARTITION);
-            let error = match reader.committed_offsets(question, Duration::from_secs(4)) {
+            let patience = until.saturating_duration_since(Instant::now()).min(Duration::from_secs(4));
+            let error = match reader.committed_offsets(question, patience) {
                 Ok(answer) => match committed(&answer) {
                     Ok(point) => return Ok(point),
                     Err(error) => error,

@@ -1,0 +1,137 @@
+//! `meterferry queue export`: records as JSON lines, to a file or a pipe.
+
+use std::fs::OpenOptions;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::Folder;
+use super::record::find_json;
+use crate::agent::live;
+use crate::cli::bar::{Bar, Unit};
+use crate::cli::units::count;
+use crate::cli::{Global, fail, terminal};
+use crate::queue::walk::{Find, Walk};
+use crate::reading::QueueId;
+
+/// Records read at a time: bounds what is held in memory.
+const CHUNK: (usize, usize) = (512, 1 << 20);
+
+const EXAMPLES: &str = "\
+Examples:
+  meterferry queue export > waiting.jsonl         everything that waits
+  meterferry queue export | jq -r .payload        the documents alone
+  meterferry queue export --released -o all.jsonl also what Kafka has, as far as it is still here
+  meterferry queue export --from 31245 --to 31300
+  meterferry queue export --limit 1000 | gzip > part.jsonl.gz
+
+One JSON object a line: sequence, ce_id (its name in Kafka), kind, source, device, topic, times and the
+payload: as text, or as payload_base64 where it is not UTF-8. What is not there is a line of kind
+\"missing\" or \"damaged\", with first, last and reason. Works beside the running agent, and changes nothing.
+
+Exit codes:
+  0  everything asked for is written
+  1  something could not be read or written";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    folder: Folder,
+    /// First sequence [default: the release point]
+    #[arg(long, value_name = "SEQUENCE")]
+    from: Option<u64>,
+    /// Last sequence, inclusive [default: the newest]
+    #[arg(long, value_name = "SEQUENCE")]
+    to: Option<u64>,
+    /// The most records
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// From the oldest record that is still here, although Kafka has it
+    #[arg(long, conflicts_with = "from")]
+    released: bool,
+    /// A new file to write to, which only you may read [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Same as without: the lines are JSON in any case
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args, global: &Global) -> Result<ExitCode, ExitCode> {
+    let (inspector, _) = args.folder.inspect(global)?;
+    let from = if args.released { Some(0) } else { args.from };
+    let mut walk = inspector.walk(from, args.to).map_err(|error| fail(&error))?;
+    if let (None, Some(live)) = (from, live::ask(inspector.folder())) {
+        walk.seek(walk.next().max(live.release_point));
+    }
+    let mut sink: Box<dyn Write> = match &args.output {
+        None => Box::new(io::stdout().lock()),
+        Some(path) => match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+            Ok(file) => Box::new(file),
+            Err(error) => {
+                let hint = if error.kind() == io::ErrorKind::AlreadyExists { "\n  hint: name a new file" } else { "" };
+                terminal::fail(format_args!("{} cannot be made: {error}{hint}", path.display()));
+                return Err(ExitCode::FAILURE);
+            }
+        },
+    };
+    let limit = args.limit.unwrap_or(u64::MAX);
+    let done = write(&mut walk, inspector.identity().queue_id(), limit, &mut sink)?;
+    if args.output.is_some() {
+        terminal::say(format_args!("{} records written", count(done.records)));
+    }
+    if done.damaged > 0 {
+        terminal::fail(format_args!(
+            "{} sequences cannot be read: they are lines of kind \"damaged\"\n  hint: the agent salvages what can be read \
+             when it comes to them; or stop it and run meterferry queue repair",
+            count(done.damaged)
+        ));
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Default)]
+struct Done {
+    records: u64,
+    damaged: u64,
+}
+
+fn write(walk: &mut Walk, queue_id: QueueId, limit: u64, sink: &mut dyn Write) -> Result<Done, ExitCode> {
+    let mut sink = BufWriter::new(sink);
+    let mut done = Done::default();
+    let total = walk.left().min(limit);
+    let mut progress = Bar::new("exporting", total, Unit::Records);
+    while done.records < limit {
+        let most = usize::try_from(limit - done.records).unwrap_or(usize::MAX).min(CHUNK.0);
+        let finds = walk.read(most, CHUNK.1).map_err(|error| fail(&error))?;
+        if finds.is_empty() {
+            break;
+        }
+        for find in &finds {
+            match find {
+                Find::Record(_) => done.records += 1,
+                Find::Damaged { first, last, .. } => done.damaged += last - first + 1,
+                Find::Missing { .. } => {}
+            }
+            let written = serde_json::to_writer(&mut sink, &find_json(find, queue_id))
+                .map_err(io::Error::from)
+                .and_then(|()| sink.write_all(b"\n"));
+            if let Err(error) = written {
+                return ended(&error, done);
+            }
+        }
+        progress.at(if limit == u64::MAX { total.saturating_sub(walk.left()) } else { done.records });
+    }
+    match sink.flush() {
+        Ok(()) => Ok(done),
+        Err(error) => ended(&error, done),
+    }
+}
+
+/// A reader that has gone (`| head`) is a quiet end.
+fn ended(error: &io::Error, done: Done) -> Result<Done, ExitCode> {
+    if error.kind() == io::ErrorKind::BrokenPipe { Ok(done) } else { Err(fail(error)) }
+}

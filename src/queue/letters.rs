@@ -1,0 +1,160 @@
+//! The dead letters as the tools need them: one after the other, chosen, removed.
+
+use std::ops::ControlFlow;
+
+use super::dead_letter::{DeadLetters, LETTERS, decode};
+use super::error::{OpenError, QueueError};
+use super::inspect::Inspector;
+use super::lock::{self, Lock};
+use super::segment::{SegmentError, guarded};
+use super::view;
+use crate::reading::{DeadLetter, QueueId};
+use redb::{Durability, ReadOnlyDatabase, ReadableDatabase, ReadableTable};
+
+/// What a dead letter is called: the id that its sequence has in Kafka.
+pub type LetterId = (QueueId, u64);
+
+impl DeadLetters {
+    /// All ids, in the order in which the letters were received.
+    pub fn ids(&self) -> Result<Vec<LetterId>, SegmentError> {
+        let mut ids = Vec::new();
+        let Some(database) = self.readable()? else { return Ok(ids) };
+        guarded(&self.path, || {
+            let transaction = database.begin_read().map_err(redb::Error::from)?;
+            let table = transaction.open_table(LETTERS).map_err(redb::Error::from)?;
+            for item in table.iter().map_err(redb::Error::from)? {
+                let (queue_id, sequence) = item.map_err(redb::Error::from)?.0.value();
+                ids.push((QueueId(queue_id), sequence));
+            }
+            Ok(())
+        })?;
+        ids.sort_by_key(|(queue_id, sequence)| (*sequence, *queue_id));
+        Ok(ids)
+    }
+
+    /// Shows `visit` the letters of `ids` that are (still) there, one at a time: there may be more than memory holds. Returns
+    /// how many do not fit their checksum.
+    pub fn visit(
+        &self,
+        ids: &[LetterId],
+        mut visit: impl FnMut(DeadLetter) -> ControlFlow<()>,
+    ) -> Result<u64, SegmentError> {
+        let Some(database) = self.readable()? else { return Ok(0) };
+        guarded(&self.path, || {
+            let transaction = database.begin_read().map_err(redb::Error::from)?;
+            let table = transaction.open_table(LETTERS).map_err(redb::Error::from)?;
+            let mut damaged = 0;
+            for (queue_id, sequence) in ids {
+                let Some(value) = table.get((queue_id.0, *sequence)).map_err(redb::Error::from)? else { continue };
+                let Some(letter) = decode(value.value()) else {
+                    damaged += 1;
+                    continue;
+                };
+                if visit(letter).is_break() {
+                    break;
+                }
+            }
+            Ok(damaged)
+        })
+    }
+
+    /// How many do not fit their checksum.
+    pub fn damaged(&self) -> Result<u64, SegmentError> {
+        self.visit(&self.ids()?, |_| ControlFlow::Continue(()))
+    }
+
+    /// Those set aside before `cut_ms` (milliseconds since 1970). One whose time is not known to be right is in none.
+    pub fn older_than(&self, cut_ms: i64) -> Result<Vec<LetterId>, SegmentError> {
+        let mut old = Vec::new();
+        self.visit(&self.ids()?, |letter| {
+            if letter.set_aside.synchronised && letter.set_aside.wall_ms < cut_ms {
+                old.push((letter.queue_id, letter.sequence));
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(old)
+    }
+
+    /// Removes them, durably; returns how many were there.
+    pub fn remove(&self, ids: &[LetterId]) -> Result<u64, SegmentError> {
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        guarded(&self.path, || {
+            if !self.folder.has(&self.path)? {
+                return Ok(0);
+            }
+            let database = self.open()?;
+            let mut removed = 0;
+            let mut transaction = database.begin_write().map_err(redb::Error::from)?;
+            transaction.set_durability(Durability::Immediate).map_err(redb::Error::from)?;
+            {
+                let mut table = transaction.open_table(LETTERS).map_err(redb::Error::from)?;
+                for (queue_id, sequence) in ids {
+                    let there = table.remove((queue_id.0, *sequence)).map_err(redb::Error::from)?.is_some();
+                    removed += u64::from(there);
+                }
+            }
+            transaction.commit().map_err(redb::Error::from)?;
+            database.close()?;
+            Ok(removed)
+        })
+    }
+
+    /// The database, read from a copy in memory where a kill left it open and nobody repairs it at the moment; none where
+    /// there are no dead letters.
+    fn readable(&self) -> Result<Option<ReadOnlyDatabase>, SegmentError> {
+        match guarded(&self.path, || self.open_to_read()) {
+            Err(SegmentError::NotClosed { path }) => {
+                if lock::is_held(&self.folder) {
+                    return Err(SegmentError::Busy { path });
+                }
+                let folder = view::repaired(&self.folder, &self.path, |folder| {
+                    let copy = Self::new(folder, u64::MAX);
+                    guarded(&copy.path, || Ok(copy.open()?.close()?))
+                })?;
+                let copy = Self::new(&folder, u64::MAX);
+                guarded(&copy.path, || copy.open_to_read())
+            }
+            result => result,
+        }
+    }
+}
+
+impl Inspector {
+    /// The ids of all dead letters, the oldest first.
+    pub fn letter_ids(&self) -> Result<Vec<LetterId>, QueueError> {
+        Ok(self.letters().ids()?)
+    }
+
+    /// Shows `visit` those of `ids` that are there, one at a time. Returns how many do not fit their checksum.
+    pub fn visit_letters(
+        &self,
+        ids: &[LetterId],
+        visit: impl FnMut(DeadLetter) -> ControlFlow<()>,
+    ) -> Result<u64, QueueError> {
+        Ok(self.letters().visit(ids, visit)?)
+    }
+
+    /// Keeps an agent from starting for as long as the result lives.
+    ///
+    /// # Errors
+    ///
+    /// An agent has the folder: it is the only one that writes there.
+    pub fn occupy(&self) -> Result<Occupied<'_>, OpenError> {
+        Ok(Occupied { inspector: self, _lock: lock::take(self.place())? })
+    }
+}
+
+/// A folder that no agent has.
+pub struct Occupied<'i> {
+    inspector: &'i Inspector,
+    _lock: Lock,
+}
+
+impl Occupied<'_> {
+    /// Deletes these dead letters for good; returns how many were there.
+    pub fn delete_letters(&self, ids: &[LetterId]) -> Result<u64, QueueError> {
+        Ok(self.inspector.letters().remove(ids)?)
+    }
+}
