@@ -36,6 +36,8 @@
 mod block;
 mod commit;
 mod cursor;
+#[cfg(test)]
+mod damage_tests;
 mod day;
 mod dead_letter;
 pub mod disk;
