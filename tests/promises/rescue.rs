@@ -145,15 +145,23 @@ fn rescued_with_damage() {
     let kafka = Kafka::shared();
     let topic = kafka.topic("rescue-damage", 1);
     let card = process::scratch("card");
-    let messages = document::readings(&["90296857"], 0, 60_000);
+    let messages = document::readings(&["90296857"], 0, 90_000);
     on_disk::fill(card.path(), &topic, &messages);
     let mut files: Vec<_> = content(card.path()).into_keys().filter(|path| path.extension().is_some()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "redb"));
     assert!(files.len() > 2, "{files:?}");
-    // One in the middle loses some blocks, the newest is cut short.
+    // One in the middle loses some readings wherever they stand in it, the newest is cut short.
     let mut bytes = fs::read(&files[1]).expect("readable");
-    for block in [900, 901, 1_500] {
-        bytes[block * 4096..(block + 1) * 4096].fill(0);
+    let first: u64 = files[1].file_stem().and_then(|name| name.to_str()?.parse().ok()).expect("a sequence");
+    // Sequences begin with 1, the test's readings with 0.
+    let hit = [100, 101, 2_000].map(|n| usize::try_from(first + n).expect("small") - 1);
+    for serial in hit {
+        let document = &messages[serial].payload;
+        let places: Vec<_> =
+            bytes.windows(document.len()).enumerate().filter(|(_, window)| window == document).collect();
+        let places: Vec<_> = places.into_iter().map(|(at, _)| at).collect();
+        assert!(!places.is_empty(), "reading {serial} stands in {:?}", files[1]);
+        places.into_iter().for_each(|at| bytes[at + 30] ^= 1);
     }
     fs::write(&files[1], bytes).expect("written");
     let newest = files.last().expect("a file");
@@ -170,7 +178,10 @@ fn rescued_with_damage() {
     assert!(audit.wrong.is_empty(), "what is missing in between is explained: {audit}");
     let explained: u64 = audit.gaps().iter().map(|gap| gap.count).sum();
     let readings = audit.records.len() - audit.gaps().len();
-    assert!(explained > 0 && explained < 1_000, "{audit}");
+    assert!(explained >= 3 && explained <= audit.lost.len() as u64, "{explained} are explained: {audit}");
+    for serial in hit {
+        assert!(audit.lost.contains(&messages[serial]), "what is damaged is not served as good");
+    }
     assert_eq!(readings + audit.lost.len(), messages.len());
 
     let (said, code) = rescue.run();
