@@ -39,6 +39,7 @@ impl Setting {
             redelivery_window: WINDOW,
             windows: BTreeMap::new(),
             max_dead_letters: 1 << 30,
+            dead_letters_max_age: None,
             agent_id: None,
             default_agent_id: "model-0a1b2c".into(),
             hardware_serial: Some("serial".into()),
