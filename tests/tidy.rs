@@ -91,11 +91,12 @@ fn uses(words: &[&str], allowed: impl Fn(&str) -> bool) -> String {
     found
 }
 
-/// Whether `word` stands in `line`, and not as part of a longer name.
+/// Whether `word` stands in `line`, and not as part of a longer name or the extension of a file's.
 fn names(line: &str, word: &str) -> bool {
     let part = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word).any(|(at, _)| {
-        let before = line[..at].chars().next_back().is_some_and(part) && word.starts_with(part);
+        let longer = |c: char| part(c) || c == '.';
+        let before = line[..at].chars().next_back().is_some_and(longer) && word.starts_with(part);
         let after = line[at + word.len()..].chars().next().is_some_and(part) && word.ends_with(part);
         !before && !after
     })

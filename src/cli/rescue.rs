@@ -90,10 +90,10 @@ fn rescue(args: &Args, global: &Global) -> Result<ExitCode, ExitCode> {
     let shutdown = signals::stop_on_signals().map_err(|error| fail(&error))?;
     super::log::start(&Global { log: level, ..global.clone() })?;
     let settings = settings(args, global)?;
-    let (work, record) = copied(args, &shutdown)?;
+    let (work, mut record) = copied(args, &shutdown)?;
     let mut options = agent::unconfigured_options(&work);
     options.default_agent_id = agent_id(args, &work)?;
-    let mended = mended(&options)?;
+    let mended = mended(&options, &mut record)?;
     let drained = if args.no_send { None } else { Some(sent(settings, &options, &shutdown)?) };
     let letters = Inspector::open(&work).ok().and_then(|it| it.letter_ids().ok()).map_or(0, |ids| ids.len() as u64);
     let summary = Summary { work, record, mended, drained, letters };
@@ -140,7 +140,7 @@ fn copied(args: &Args, shutdown: &Shutdown) -> Result<(PathBuf, Record), ExitCod
         return Err(ExitCode::FAILURE);
     }
     let listing = match copy::listing(card) {
-        Ok(listing) if listing.iter().any(|file| file.name.ends_with(".redb") || file.name == "queue.toml") => listing,
+        Ok(listing) if listing.iter().any(|file| queue::is_needed(&file.name)) => listing,
         Ok(_) => {
             terminal::fail(format_args!(
                 "there is no queue in {}\n  hint: it is the folder that holds queue.toml, such as \
@@ -242,14 +242,23 @@ fn agent_id(args: &Args, work: &Path) -> Result<String, ExitCode> {
     }
 }
 
-fn mended(options: &Options) -> Result<Mended, ExitCode> {
+/// What is wrong with the copy, mended. Found once: what is sent is unlinked, and its damage with it.
+fn mended(options: &Options, record: &mut Record) -> Result<Mended, ExitCode> {
+    if let Some(found) = &record.found {
+        return Ok(found.clone());
+    }
     let mut progress = Progress::new("looking for damage", 1, Unit::Records);
     let mended = mend::mend(options, |done, of| {
         progress.of(of);
         progress.at(done);
     });
     drop(progress);
-    mended.map_err(|error| fail(&error))
+    let mended = mended.map_err(|error| fail(&error))?;
+    record.found = Some(mended.clone());
+    match record.write(&options.path) {
+        Ok(()) => Ok(mended),
+        Err(error) => Err(fail(&error)),
+    }
 }
 
 fn sent(settings: Settings, options: &Options, shutdown: &Shutdown) -> Result<Drained, ExitCode> {

@@ -158,7 +158,7 @@ pub(super) fn unpack(
     mut visit: impl FnMut(u64, &[u8]) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, FrameError> {
     let header = verify(origin, frame)?;
-    if header.unpacked > LARGEST {
+    if header.unpacked > LARGEST || header.count == 0 {
         return Err(FrameError::Content);
     }
     let contents = Decompressor::new()
@@ -181,6 +181,9 @@ pub(super) fn unpack(
             return Ok(ControlFlow::Break(()));
         }
         due = sequence.saturating_add(1);
+    }
+    if !bodies.is_empty() || due.checked_sub(1) != Some(header.last) {
+        return Err(FrameError::Content);
     }
     Ok(ControlFlow::Continue(()))
 }

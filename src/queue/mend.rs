@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::disk::LocalDisk;
 use super::error::OpenError;
@@ -20,7 +21,7 @@ use super::tolerant;
 use super::verify;
 
 /// What was found in a copy.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mended {
     /// Records that can be read, released ones included.
     pub records: u64,

@@ -43,6 +43,8 @@ mod block;
 mod claim;
 mod commit;
 mod cursor;
+#[cfg(test)]
+mod damage_tests;
 mod day;
 mod dead_letter;
 pub mod disk;
@@ -114,6 +116,21 @@ pub fn is_there(folder: &Path) -> bool {
     let folder = local(folder);
     folder.has(&folder.file(identity::FILE)).unwrap_or(true)
         || open::segments(&folder).is_ok_and(|segments| !segments.is_empty())
+}
+
+/// The file of the segment that begins with this sequence.
+pub fn segment_file(first: u64) -> String {
+    format!("{first:020}.{}", segment::SUFFIX)
+}
+
+/// Whether a file of this name holds records or dead letters.
+pub fn holds_records(name: &str) -> bool {
+    segment::first_of(name).is_some() || name == dead_letter::FILE
+}
+
+/// Whether a file of this name is needed to go on with a queue elsewhere.
+pub fn is_needed(name: &str) -> bool {
+    holds_records(name) || name == identity::FILE || name == release::FILE
 }
 
 /// Whether an agent has `folder`.

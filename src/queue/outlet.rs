@@ -112,6 +112,11 @@ impl Outlet {
         self.ask(|reply| Command::SetAside(Box::new(letter), reply))
     }
 
+    /// Deletes dead letters that were put back into the queue; durable when it returns.
+    pub fn delete_letters(&mut self, ids: Vec<LetterId>) -> Result<(), QueueError> {
+        self.ask(|reply| Command::DeleteLetters(ids, reply))
+    }
+
     /// What the next daily receipt says, as it was kept before the start.
     pub fn ledger(&self) -> Ledger {
         self.ledger.clone()
@@ -120,11 +125,6 @@ impl Outlet {
     /// Keeps what the next daily receipt says; durable when it returns.
     pub fn keep(&mut self, ledger: &Ledger) -> Result<(), QueueError> {
         self.ask(|reply| Command::Keep(Box::new(ledger.clone()), reply))
-    }
-
-    /// Deletes dead letters that were put back into the queue; durable when it returns.
-    pub fn delete_letters(&mut self, ids: Vec<LetterId>) -> Result<(), QueueError> {
-        self.ask(|reply| Command::DeleteLetters(ids, reply))
     }
 
     /// Gives the queue a new id, durably. Its daily receipts begin with the release point.

@@ -69,13 +69,16 @@ pub fn repair(options: &Options, mut progress: impl FnMut(u64)) -> Result<Repair
             progress(done + part);
         });
         let Some(verified) = looked else { continue };
-        repaired.records += verified.records;
         done += store.folder.disk.size(&super::segment::path(&store.folder, first)).unwrap_or(0);
         progress(done);
         // The newest was recovered when the store was opened.
         if first != newest && !verified.wrong.is_empty() {
             store.salvage(first)?;
+            let kept = verify::segment_of(&store.folder, &store.identity, first, until, store.release_point, |_| ());
+            repaired.records += kept.map_or(0, |kept| kept.records);
             repaired.salvaged.push(verified);
+        } else {
+            repaired.records += verified.records;
         }
     }
     repaired.lost = news(known.as_ref(), &store.identity);

@@ -30,5 +30,6 @@ mod never_stuck;
 mod nothing_acknowledged_before_disk;
 mod once;
 mod repeated_not_lost;
+mod rescue;
 mod security;
 mod tools;

@@ -11,6 +11,7 @@ use crate::cli::units::count;
 use crate::cli::{Global, fail, out};
 use crate::config::machine::Machine;
 use crate::queue::repair::{self, Repaired};
+use crate::queue::segment_file;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,7 +61,7 @@ fn text(repaired: &Repaired) -> String {
         text.push_str("The newest segment was closed: the agent had been killed.\n");
     }
     for segment in &repaired.salvaged {
-        text.push_str(&format!("segment {:020}.redb was salvaged:\n", segment.first));
+        text.push_str(&format!("segment {} was salvaged:\n", segment_file(segment.first)));
         for wrong in &segment.wrong {
             text.push_str(&format!("  {wrong}\n"));
         }

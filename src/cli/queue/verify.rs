@@ -8,6 +8,7 @@ use super::Folder;
 use crate::cli::progress::{Progress, Unit};
 use crate::cli::units::{bytes, count};
 use crate::cli::{Global, fail, out};
+use crate::queue::segment_file;
 use crate::queue::verify::Report;
 
 const EXAMPLES: &str = "\
@@ -49,8 +50,8 @@ fn text(report: &Report, running: bool) -> String {
     let mut text = String::new();
     for segment in report.segments.iter().filter(|segment| !segment.wrong.is_empty()) {
         text.push_str(&format!(
-            "segment {:020}.redb is damaged; {} of its records are whole\n",
-            segment.first,
+            "segment {} is damaged; {} of its records are whole\n",
+            segment_file(segment.first),
             count(segment.records)
         ));
         for wrong in &segment.wrong {

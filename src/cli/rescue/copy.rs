@@ -8,6 +8,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::queue;
+use crate::queue::mend::Mended;
+
 /// Bytes read at once where all is well.
 const STEP: usize = 1 << 20;
 /// Where a step fails it is read in these: what a card's controller reads at least.
@@ -20,6 +23,9 @@ pub const RECORD: &str = "rescue.toml";
 pub struct Record {
     /// Everything was read that could be.
     pub complete: bool,
+    /// What was wrong with it: found once, before anything was sent and could be forgotten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Mended>,
     #[serde(default)]
     pub file: Vec<Copied>,
 }
@@ -45,7 +51,7 @@ impl Record {
         toml::from_str(&fs::read_to_string(work.join(RECORD)).ok()?).ok()
     }
 
-    fn write(&self, work: &Path) -> io::Result<()> {
+    pub fn write(&self, work: &Path) -> io::Result<()> {
         let unfinished = work.join("rescue.new");
         fs::write(&unfinished, toml::to_string(self).map_err(io::Error::other)?)?;
         File::open(&unfinished)?.sync_all()?;
@@ -73,8 +79,7 @@ pub fn listing(card: &Path) -> io::Result<Vec<Copied>> {
     for entry in fs::read_dir(card)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let wanted = name == "queue.toml" || name == "released" || name.ends_with(".redb");
-        if !wanted {
+        if !queue::is_needed(&name) {
             continue;
         }
         // What cannot be looked at is not readable either, but it was there.
@@ -94,8 +99,11 @@ pub fn copy(
     listing: Vec<Copied>,
     mut progress: impl FnMut(u64, &str) -> bool,
 ) -> io::Result<Record> {
-    let mut record =
-        Record::read(work).filter(|record| record.is_of(&listing)).unwrap_or(Record { complete: false, file: listing });
+    let mut record = Record::read(work).filter(|record| record.is_of(&listing)).unwrap_or(Record {
+        complete: false,
+        found: None,
+        file: listing,
+    });
     let mut done = 0;
     for at in 0..record.file.len() {
         let mut file = record.file[at].clone();

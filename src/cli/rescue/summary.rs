@@ -133,7 +133,7 @@ mod tests {
         };
         Summary {
             work: "/root/.local/state/meterferry/rescue/ab".into(),
-            record: Record { complete: true, file: vec![file] },
+            record: Record { complete: true, found: None, file: vec![file] },
             mended: Mended { records: 1_000_000, ..Mended::default() },
             drained: Some(Drained { known: 20, sent: 599_980, ..Drained::default() }),
             letters: 0,
