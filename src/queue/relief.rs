@@ -1,8 +1,8 @@
 //! Which segment is packed, thinned or dropped next: pure.
 //!
 //! Packing loses nothing and comes first. After it, `queue.when_full` decides. The segment being sent, the newest sealed
-//! one and the active one are never thinned; the last two are never dropped: Kafka's resume point is compared with what
-//! is in them.
+//! one and the active one are never thinned. The newest sealed one goes last: Kafka's resume point may be compared with
+//! what is in it.
 
 use super::pack::Keep;
 use super::rewriter::Job;
@@ -43,30 +43,35 @@ pub(super) fn pack(waiting: &[Sealed]) -> Option<Job> {
     enough.then(|| pack_oldest(waiting)).flatten()
 }
 
-/// What makes room. `waiting` are the sealed segments that hold unreleased records, oldest first, without the newest;
-/// `sent` is one past the newest sequence that Kafka may have. Without `rewriting`, there is no room for a copy. While the
-/// line works, a blocked queue needs no packing: what leaves it makes room.
-pub(super) fn relieve(
-    when_full: WhenFull,
-    waiting: &[Sealed],
-    sent: u64,
-    line_down: bool,
-    rewriting: bool,
-) -> Option<Measure> {
-    if rewriting
-        && (line_down || when_full != WhenFull::Block)
-        && let Some(job) = pack_oldest(waiting)
-    {
-        return Some(Measure::Rewrite(job));
-    }
-    match when_full {
-        WhenFull::Block => None,
-        WhenFull::DropOldest => waiting.first().copied().map(Measure::Drop),
-        WhenFull::Thin if rewriting => {
-            let oldest = || waiting.first().copied().map(Measure::Drop);
-            thin(waiting, sent).map(Measure::Rewrite).or_else(oldest)
+/// What is known where room is to be made.
+#[derive(Debug, Clone)]
+pub(super) struct Need {
+    pub when_full: WhenFull,
+    /// The sealed segments that hold unreleased records, oldest first, without the newest one.
+    pub waiting: Vec<Sealed>,
+    /// The newest sealed segment, released or not.
+    pub newest: Option<Sealed>,
+    /// One past the newest sequence that Kafka may have.
+    pub sent: u64,
+    pub line_down: bool,
+    /// There may be room for a copy.
+    pub rewriting: bool,
+}
+
+/// What makes room. While the line works, a blocked queue needs no packing: what leaves it makes room.
+pub(super) fn relieve(need: &Need) -> Option<Measure> {
+    if need.rewriting && (need.line_down || need.when_full != WhenFull::Block) {
+        let newest = || pack_oldest(need.newest.as_slice());
+        if let Some(job) = pack_oldest(&need.waiting).or_else(newest) {
+            return Some(Measure::Rewrite(job));
         }
-        WhenFull::Thin => waiting.first().copied().map(Measure::Drop),
+    }
+    let oldest = need.waiting.first().copied().or(need.newest).map(Measure::Drop);
+    match need.when_full {
+        WhenFull::Block => None,
+        WhenFull::DropOldest => oldest,
+        WhenFull::Thin if need.rewriting => thin(&need.waiting, need.sent).map(Measure::Rewrite).or(oldest),
+        WhenFull::Thin => oldest,
     }
 }
 
@@ -104,17 +109,28 @@ mod tests {
         Sealed { first: number * 100 + 1, until: number * 100 + 101, bytes, step, loose, readable: true }
     }
 
+    fn need(waiting: Vec<Sealed>) -> Need {
+        Need { when_full: WhenFull::Thin, waiting, newest: None, sent: 1, line_down: true, rewriting: true }
+    }
+
     /// Promise 6: whatever can be packed is packed before anything is given up, but not for a short outage.
     #[test]
     fn packing_comes_first() {
         let waiting: Vec<Sealed> = (0..FEW as u64).map(|number| sealed(number, 16, 0, true)).collect();
         assert_eq!(pack(&waiting), None, "few");
-        for policy in [WhenFull::Block, WhenFull::DropOldest, WhenFull::Thin] {
-            let measure = relieve(policy, &waiting, 1, true, true);
+        let oldest = waiting[0];
+        for when_full in [WhenFull::Block, WhenFull::DropOldest, WhenFull::Thin] {
+            let measure = relieve(&Need { when_full, ..need(waiting.clone()) });
             assert_eq!(measure, Some(Measure::Rewrite(Job { first: 1, until: 101, keep: Keep::All })));
         }
-        assert_eq!(relieve(WhenFull::Block, &waiting, 1, false, true), None);
-        assert_eq!(relieve(WhenFull::DropOldest, &waiting, 1, true, false), Some(Measure::Drop(waiting[0])));
+        let working = Need { when_full: WhenFull::Block, line_down: false, ..need(waiting.clone()) };
+        assert_eq!(relieve(&working), None);
+        let no_copy = Need { when_full: WhenFull::DropOldest, rewriting: false, ..need(waiting) };
+        assert_eq!(relieve(&no_copy), Some(Measure::Drop(oldest)));
+        let newest = sealed(9, 16, 0, false);
+        let last = Need { newest: Some(newest), ..need(Vec::new()) };
+        assert_eq!(relieve(&last), Some(Measure::Drop(newest)), "only where nothing else is left");
+        assert_eq!(relieve(&Need { when_full: WhenFull::Block, ..last }), None);
         let more: Vec<Sealed> = (0..=FEW as u64).map(|number| sealed(number, 16, 0, true)).collect();
         assert_eq!(pack(&more).map(|job| job.first), Some(1));
     }
@@ -131,7 +147,7 @@ mod tests {
                 waiting.push(sealed(number, WHOLE, 0, false));
                 number += 1;
                 while waiting.iter().map(|sealed| sealed.bytes).sum::<u64>() > room * WHOLE {
-                    match relieve(WhenFull::Thin, &waiting, 1, true, true).expect("there is something to give") {
+                    match relieve(&need(waiting.clone())).expect("there is something to give") {
                         Measure::Drop(oldest) => {
                             prop_assert_eq!(oldest, waiting[0]);
                             prop_assert_eq!(oldest.step, STEPS.len(), "only what was thinned to the end");
@@ -159,7 +175,7 @@ mod tests {
         #[test]
         fn what_may_be_in_kafka_is_not_thinned(count in 1u64..30, sent in 1u64..4_000) {
             let waiting: Vec<Sealed> = (0..count).map(|number| sealed(number, 600, 0, false)).collect();
-            match relieve(WhenFull::Thin, &waiting, sent, true, true) {
+            match relieve(&Need { sent, ..need(waiting.clone()) }) {
                 Some(Measure::Rewrite(job)) => prop_assert!(job.first >= sent),
                 Some(Measure::Drop(oldest)) => {
                     prop_assert!(sent > waiting[waiting.len() - 1].first);

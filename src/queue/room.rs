@@ -10,7 +10,7 @@ use super::error::QueueError;
 use super::identity::Dropped;
 use super::pack::{self, Keep, Rewritten};
 use super::record::WINDOW_KEY;
-use super::relief::{self, Measure, Sealed};
+use super::relief::{self, Measure, Need, Sealed};
 use super::rewriter::{Job, Outcome};
 use super::segment::{self, Reader, SegmentError};
 use super::store::Store;
@@ -88,15 +88,26 @@ impl Store {
         if !self.room.is_line_down(now) {
             return None;
         }
-        relief::pack(&self.waiting())
+        let mut waiting = self.sealed();
+        waiting.pop();
+        waiting.retain(|sealed| sealed.until > self.release_point);
+        relief::pack(&waiting)
     }
 
     /// Makes room, or says how it is made.
     pub fn relieve(&mut self, now: Instant) -> Result<Relief, QueueError> {
-        let (waiting, sent) = (self.waiting(), self.shared.state().handed_out.max(self.release_point));
-        let rewriting = now >= self.room.no_copy_until;
-        let line_down = self.room.is_line_down(now);
-        match relief::relieve(self.room.when_full, &waiting, sent, line_down, rewriting) {
+        let mut waiting = self.sealed();
+        let newest = waiting.pop();
+        waiting.retain(|sealed| sealed.until > self.release_point);
+        let need = Need {
+            when_full: self.room.when_full,
+            waiting,
+            newest,
+            sent: self.shared.state().handed_out.max(self.release_point),
+            line_down: self.room.is_line_down(now),
+            rewriting: now >= self.room.no_copy_until,
+        };
+        match relief::relieve(&need) {
             None => Ok(Relief::None),
             Some(Measure::Rewrite(job)) => Ok(Relief::Rewrite(job)),
             Some(Measure::Drop(oldest)) => {
@@ -106,25 +117,22 @@ impl Store {
         }
     }
 
-    /// The sealed segments that may be rewritten or dropped, oldest first.
-    fn waiting(&self) -> Vec<Sealed> {
+    /// The sealed segments, oldest first.
+    fn sealed(&self) -> Vec<Sealed> {
         let state = self.shared.state().clone();
         let segments: Vec<u64> = state.segments.iter().copied().collect();
-        let mut waiting = Vec::new();
-        for pair in segments.windows(3) {
+        let mut all = Vec::new();
+        for pair in segments.windows(2) {
             let (first, until) = (pair[0], pair[1]);
-            if until <= self.release_point {
-                continue;
-            }
             let bytes = self.folder.disk.size(&segment::path(&self.folder, first)).unwrap_or(0);
             let thinned = state.dropped.iter().find(|range| range.first <= first && first <= range.last);
             let step = thinned.and_then(|range| STEPS.iter().position(|step| Some(*step) == range.one_in_s));
             // A packed segment is a fraction of this; a small one has nothing to give.
             let loose = bytes >= self.segment_size / 2 && !self.room.stubborn.contains(&first);
             let readable = !self.room.unreadable.contains(&first);
-            waiting.push(Sealed { first, until, bytes, step: step.map_or(0, |step| step + 1), loose, readable });
+            all.push(Sealed { first, until, bytes, step: step.map_or(0, |step| step + 1), loose, readable });
         }
-        waiting
+        all
     }
 
     /// A rewriting has ended: its result takes the old segment's place. An error is one that a restart has to cure.
@@ -219,14 +227,18 @@ impl Store {
         Ok(())
     }
 
-    /// Unlinks a segment whose records are not in Kafka.
+    /// Unlinks a segment, whether or not its records are in Kafka.
     fn drop_segment(&mut self, oldest: &Sealed) -> Result<(), QueueError> {
+        // What Kafka has of it must not be taken for missing after a restart.
+        self.write_released()?;
         let count = self.unreleased(oldest);
-        let range = Dropped { first: oldest.first, last: oldest.until - 1, one_in_s: None };
-        match self.note_dropped(range) {
-            // Without room even for that, it is said once there is some.
-            Err(error) if error.is_full() => debug!(%error, "no room to say what is dropped"),
-            result => result?,
+        if oldest.until > self.release_point {
+            let range = Dropped { first: oldest.first, last: oldest.until - 1, one_in_s: None };
+            match self.note_dropped(range) {
+                // Without room even for that, it is said once there is some.
+                Err(error) if error.is_full() => debug!(%error, "no room to say what is dropped"),
+                result => result?,
+            }
         }
         let path = segment::path(&self.folder, oldest.first);
         self.folder.remove_if_there(&path).map_err(|source| QueueError::Write { path, source })?;
@@ -245,8 +257,9 @@ impl Store {
     /// Records of a segment that Kafka does not have; an estimate where it cannot be read.
     fn unreleased(&self, oldest: &Sealed) -> u64 {
         let from = self.release_point.max(oldest.first);
-        if oldest.step == 0 {
-            return oldest.until - from;
+        let most = oldest.until.saturating_sub(from);
+        if oldest.step == 0 || most == 0 {
+            return most;
         }
         let mut count = 0;
         let counted = Reader::open(&self.folder, oldest.first, self.identity.origin).and_then(|reader| {
@@ -255,7 +268,7 @@ impl Store {
                 ControlFlow::Continue(())
             })
         });
-        if counted.is_ok() { count } else { oldest.until - from }
+        if counted.is_ok() { count } else { most }
     }
 
     /// Readers know from now on why these records are missing; durable when it returns.

@@ -285,10 +285,12 @@ impl Writer {
         if self.rewriter.is_busy() {
             return Ok(false);
         }
-        match self.store.relieve(now)? {
-            Relief::Made => return Ok(true),
-            Relief::Rewrite(job) => self.rewrite(job),
-            Relief::None => {}
+        match self.store.relieve(now) {
+            Ok(Relief::Made) => return Ok(true),
+            Ok(Relief::Rewrite(job)) => self.rewrite(job),
+            Ok(Relief::None) => {}
+            Err(error) if error.is_full() => warn!(%error, "no room to make room, will retry"),
+            Err(error) => return Err(error),
         }
         Ok(false)
     }

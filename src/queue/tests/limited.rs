@@ -374,11 +374,14 @@ proptest! {
     fn a_limited_queue_explains_everything(
         policy in prop_oneof![Just(WhenFull::DropOldest), Just(WhenFull::Thin)],
         packs in any::<bool>(),
+        segments in 4u64..13,
         steps in proptest::collection::vec((0u8..10, any::<proptest::sample::Index>()), 10..40),
     ) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut options = Options {
-            max_size: 3 << 20,
+            // As few as the configuration allows, and more.
+            max_size: segments << 20,
+            segment_size: 1 << 20,
             when_full: policy,
             pack_after: if packs { Duration::ZERO } else { PACK_AFTER },
             ..options(folder.path())
@@ -388,7 +391,7 @@ proptest! {
         for (step, at) in steps {
             match step {
                 0..=6 => {
-                    let count = 50 + at.index(250) as u64;
+                    let count = 50 + at.index(2_000) as u64;
                     let bodies: Vec<Body> = (second..second + count).map(|second| noisy(0, second)).collect();
                     prop_assert_eq!(put(&queue, bodies) as u64, count);
                     second += count;
