@@ -23,7 +23,7 @@ use super::wait::{self, PATIENT};
 mod properties;
 
 /// Listeners whose advertised address is a proxy's: as many tests may put a proxy before the shared broker.
-const PROXIED: usize = 16;
+const PROXIED: usize = 32;
 
 /// So many of them, after the first, speak TLS.
 const PROXIED_TLS: usize = 4;
