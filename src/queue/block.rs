@@ -11,8 +11,10 @@
 //! left of a commit below the smallest run goes in record by record, so that it shares a page with its neighbours.
 
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
 use super::{frame, record};
+use crate::reading::Mark;
 
 /// The database's page.
 const PAGE: usize = 4096;
@@ -27,6 +29,8 @@ pub(super) struct Batch {
     bytes: Vec<u8>,
     /// Of each record or frame, its first sequence and where it ends in `bytes`.
     ends: Vec<(u64, usize)>,
+    /// What the redelivery window is to remember of them, by source, once they are on disk.
+    marks: Vec<(Arc<str>, Mark)>,
 }
 
 impl Batch {
@@ -44,6 +48,16 @@ impl Batch {
     pub fn push_frame(&mut self, first: u64, frame: &[u8]) {
         self.bytes.extend_from_slice(frame);
         self.ends.push((first, self.bytes.len()));
+    }
+
+    /// Adds what the redelivery window is to remember of the record added last.
+    pub fn remember(&mut self, source: Arc<str>, mark: Mark) {
+        self.marks.push((source, mark));
+    }
+
+    /// By source, oldest first.
+    pub fn marks(&self) -> impl Iterator<Item = (&str, Mark)> {
+        self.marks.iter().map(|(source, mark)| (&**source, *mark))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -69,6 +83,7 @@ impl Batch {
         self.bytes.clear();
         self.bytes.shrink_to(Self::KEPT);
         self.ends.clear();
+        self.marks.clear();
     }
 
     /// The records as they are to be stored: key and value.

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use super::folder::Folder;
-use super::record::{self, Content};
+use super::record::{self, Content, WINDOW_KEY};
 use super::segment::{Reader, SegmentError};
 use super::shared::State;
 use crate::reading::{Body, Entry, Fingerprint, Gap, Received};
@@ -26,10 +26,12 @@ const HANDED_OUT: usize = 16;
 
 /// Reading stopped before its limits.
 #[derive(Debug)]
-pub(super) struct Stopped {
-    /// First sequence of the segment at fault.
-    pub segment: u64,
-    pub error: SegmentError,
+pub(super) enum Stopped {
+    /// `segment` is the first sequence of the one at fault.
+    Fault { segment: u64, error: SegmentError },
+    /// These sequences, both inclusive, should be in `segment`, or in one that is not there. Nobody knows yet why they are
+    /// not: it is to be written down before they are explained.
+    Missing { segment: Option<u64>, first: u64, last: u64 },
 }
 
 impl Cursor {
@@ -61,6 +63,7 @@ impl Cursor {
             full: false,
             state,
             newest: Vec::new(),
+            missing: None,
         };
         while batch.next < state.end && !batch.full {
             let (first, until) = state.segment_of(batch.next);
@@ -68,6 +71,12 @@ impl Cursor {
                 self.read_segment(first, until, &mut batch)?;
             }
             batch.hole(until);
+            match batch.missing.take() {
+                // What was read before is good; the missing come up again at the next call.
+                Some(_) if !batch.entries.is_empty() => batch.full = true,
+                Some((missing, last)) => return Err(Stopped::Missing { segment: first, first: missing, last }),
+                None => {}
+            }
         }
         if let Some(print) = batch.print() {
             self.handed_out.push_back(print);
@@ -83,6 +92,10 @@ impl Cursor {
         let reader = self.reader(first)?;
         let mut damage = None;
         let scanned = reader.scan(batch.next, until, |sequence, bytes| match record::decode(origin, sequence, bytes) {
+            Ok(_) if sequence != WINDOW_KEY && sequence < batch.next => {
+                damage = Some(format!("record {sequence}: it does not belong here"));
+                ControlFlow::Break(())
+            }
             Ok(stored) => batch.take(sequence, bytes, stored.content),
             Err(error) => {
                 damage = Some(format!("record {sequence}: {error}"));
@@ -95,10 +108,15 @@ impl Cursor {
             None => Ok(()),
             // What was read before the fault is good; the fault comes up again at the next call.
             Some(_) if !batch.entries.is_empty() => {
+                // After a failed read the database only says that there was one.
+                self.open = None;
                 batch.full = true;
                 Ok(())
             }
-            Some(error) => Err(Stopped { segment: first, error }),
+            Some(error) => {
+                self.open = None;
+                Err(Stopped::Fault { segment: first, error })
+            }
         }
     }
 
@@ -121,15 +139,15 @@ impl Cursor {
                 found = Some(record::fingerprint(sequence, bytes));
                 ControlFlow::Break(())
             })
-            .map_err(|error| Stopped { segment: first, error })?;
+            .map_err(|error| Stopped::Fault { segment: first, error })?;
         Ok(Some(found.unwrap_or_else(|| record::hole_fingerprint(sequence))))
     }
 
     fn reader(&mut self, first: u64) -> Result<&Reader, Stopped> {
         if self.open.as_ref().is_none_or(|(open, _)| *open != first) {
             self.open = None;
-            let reader =
-                Reader::open(&self.folder, first, self.origin).map_err(|error| Stopped { segment: first, error })?;
+            let reader = Reader::open(&self.folder, first, self.origin)
+                .map_err(|error| Stopped::Fault { segment: first, error })?;
             self.open = Some((first, reader));
         }
         match &self.open {
@@ -151,12 +169,17 @@ struct Batch<'a> {
     state: &'a State,
     /// The bytes of the newest record taken; empty where a gap for missing ones came last.
     newest: Vec<u8>,
+    /// Sequences that are not there, and nobody knows why.
+    missing: Option<(u64, u64)>,
 }
 
 impl Batch<'_> {
     fn take(&mut self, sequence: u64, bytes: &[u8], content: Content) -> ControlFlow<()> {
         let Content::Record(body) = content else { return ControlFlow::Continue(()) };
         self.hole(sequence);
+        if self.missing.is_some() {
+            return ControlFlow::Break(());
+        }
         if self.full
             || self.entries.len() >= self.count
             || (!self.entries.is_empty() && self.size + bytes.len() > self.bytes)
@@ -174,13 +197,17 @@ impl Batch<'_> {
 
     /// Explains the sequences up to `until` (exclusive), which are not there: one gap for each reason.
     fn hole(&mut self, until: u64) {
-        while !self.full && self.next < until {
+        while !self.full && self.missing.is_none() && self.next < until {
             if self.entries.len() >= self.count {
                 self.full = true;
                 return;
             }
             let (reason, holds_until) = self.state.missing(self.next);
             let last = holds_until.min(until - 1);
+            let Some(reason) = reason else {
+                self.missing = Some((self.next, last));
+                return;
+            };
             let gap = Gap { first: self.next, last, reason, noticed: self.now };
             self.entries.push(Entry { sequence: last, size: record::HEADER, body: Body::Gap(gap) });
             self.newest.clear();

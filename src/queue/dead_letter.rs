@@ -1,7 +1,18 @@
 //! `dead-letters.redb`: what was set aside, by queue id and sequence. Made with the first dead letter.
 //!
-//! One table, (queue id, sequence) → 16 bytes of SHA-256 over the rest, then a [`DeadLetter`] in postcard.
+//! One table, (queue id, sequence) → letter:
+//!
+//! ```text
+//! offset 0   3 bytes   "MFL"
+//!        3   1 byte    version of the format, 1
+//!        4   4 bytes   length of the body, little endian
+//!        8   16 bytes  of SHA-256 over the body
+//!       24             body: a [`DeadLetter`] in postcard
+//! ```
+//!
+//! The header makes a letter findable without the database around it, for [`super::letter_salvage`].
 
+use std::io;
 use std::path::PathBuf;
 
 use redb::{
@@ -14,8 +25,9 @@ use crate::reading::{DeadLetter, Fingerprint};
 
 pub(super) const FILE: &str = "dead-letters.redb";
 pub(super) const LETTERS: TableDefinition<(u128, u64), &[u8]> = TableDefinition::new("dead-letters");
-/// Bytes before a letter: 16 of SHA-256 over the rest.
-const CHECK: usize = 16;
+pub(super) const MAGIC: [u8; 3] = *b"MFL";
+const VERSION: u8 = 1;
+pub(super) const HEADER: usize = 24;
 
 /// The dead letters of one folder; the file is open only while it is used.
 #[derive(Debug, Clone)]
@@ -58,6 +70,23 @@ impl DeadLetters {
         })
     }
 
+    /// Makes the file readable that a power cut has left open. Returns how many letters there are.
+    pub fn recover(&self) -> Result<u64, SegmentError> {
+        match self.count() {
+            Err(SegmentError::NotClosed { .. }) => match self.open().and_then(|database| self.close(database)) {
+                Err(error) if error.is_damage() => self.salvage(&error)?,
+                result => result?,
+            },
+            Err(error) if error.is_damage() => self.salvage(&error)?,
+            result => return result,
+        }
+        self.count()
+    }
+
+    fn close(&self, database: Database) -> Result<(), SegmentError> {
+        guarded(&self.path, || Ok(database.close()?))
+    }
+
     pub fn count(&self) -> Result<u64, SegmentError> {
         guarded(&self.path, || {
             let Some(database) = self.open_to_read()? else { return Ok(0) };
@@ -75,21 +104,35 @@ impl DeadLetters {
     }
 
     pub(super) fn open(&self) -> Result<Database, SegmentError> {
-        let unfinished = self.path.with_extension(UNFINISHED);
         guarded(&self.path, || {
             if self.folder.has(&self.path)? {
                 return open_for_writing(&self.folder, &self.path, CACHE);
             }
-            self.folder.remove_if_there(&unfinished)?;
-            let database = create(&self.folder, &unfinished, CACHE)?;
-            let transaction = database.begin_write().map_err(redb::Error::from)?;
-            transaction.open_table(LETTERS).map_err(redb::Error::from)?;
-            transaction.commit().map_err(redb::Error::from)?;
-            self.folder.disk.sync(&unfinished)?;
-            self.folder.disk.rename(&unfinished, &self.path)?;
-            self.folder.sync()?;
-            Ok(database)
+            self.create(std::iter::empty())
         })
+    }
+
+    /// Makes the file with letters in it, in the place of one that may be there.
+    pub(super) fn create(
+        &self,
+        letters: impl Iterator<Item = io::Result<((u128, u64), Vec<u8>)>>,
+    ) -> Result<Database, Failure> {
+        let unfinished = self.path.with_extension(UNFINISHED);
+        self.folder.remove_if_there(&unfinished)?;
+        let database = create(&self.folder, &unfinished, CACHE)?;
+        let transaction = database.begin_write().map_err(redb::Error::from)?;
+        {
+            let mut table = transaction.open_table(LETTERS).map_err(redb::Error::from)?;
+            for letter in letters {
+                let (key, bytes) = letter?;
+                table.insert(key, bytes.as_slice()).map_err(redb::Error::from)?;
+            }
+        }
+        transaction.commit().map_err(redb::Error::from)?;
+        self.folder.disk.sync(&unfinished)?;
+        self.folder.disk.rename(&unfinished, &self.path)?;
+        self.folder.sync()?;
+        Ok(database)
     }
 }
 
@@ -107,13 +150,26 @@ fn oldest(table: &impl ReadableTable<(u128, u64), &'static [u8]>) -> Result<Opti
 }
 
 fn encode(letter: &DeadLetter) -> Result<Vec<u8>, postcard::Error> {
-    let mut bytes = postcard::to_extend(letter, vec![0; CHECK])?;
-    let check = Fingerprint::of(&[&bytes[CHECK..]]);
-    bytes[..CHECK].copy_from_slice(&check.0);
+    let mut bytes = postcard::to_extend(letter, vec![0; HEADER])?;
+    let length = u32::try_from(bytes.len() - HEADER).map_err(|_| postcard::Error::SerializeBufferFull)?;
+    let check = Fingerprint::of(&[&bytes[HEADER..]]);
+    bytes[..3].copy_from_slice(&MAGIC);
+    bytes[3] = VERSION;
+    bytes[4..8].copy_from_slice(&length.to_le_bytes());
+    bytes[8..HEADER].copy_from_slice(&check.0);
     Ok(bytes)
 }
 
+/// The letter, if every byte is as it was written.
 pub(super) fn decode(bytes: &[u8]) -> Option<DeadLetter> {
-    let (check, body) = bytes.split_at_checked(CHECK)?;
-    (Fingerprint::of(&[body]).0 == check).then(|| postcard::from_bytes(body).ok()).flatten()
+    let (header, body) = bytes.split_at_checked(HEADER)?;
+    let fits = length(header)? == bytes.len() && Fingerprint::of(&[body]).0 == header[8..];
+    fits.then(|| postcard::from_bytes(body).ok()).flatten()
+}
+
+/// Bytes of the letter that a header at the start of `bytes` claims, the header included.
+pub(super) fn length(bytes: &[u8]) -> Option<usize> {
+    let header = bytes.get(..HEADER)?;
+    let length = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
+    (header[..3] == MAGIC && header[3] == VERSION).then_some(HEADER + length as usize)
 }

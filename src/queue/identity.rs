@@ -1,4 +1,7 @@
 //! `queue.toml`: whose queue this is, and what has to outlive a restart besides the records.
+//!
+//! The first line is a comment with the CRC-32 (8 hexadecimal digits) of all that follows: one changed digit would make it
+//! another queue. Format 1 has no such line.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,6 +18,9 @@ pub(super) const FILE: &str = "queue.toml";
 /// in blocks.
 pub const FORMAT: u32 = 2;
 
+/// Before the checksum in the first line.
+const CHECKSUM: &str = "# crc32 ";
+
 /// The content of `queue.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -29,6 +35,9 @@ pub struct Identity {
     /// Of the machine that wrote here last; none where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hardware_serial: Option<String>,
+    /// First sequence of the newest segment: without it, nobody would miss that file.
+    #[serde(default)]
+    pub newest: u64,
     /// MQTT filters subscribed so far, of each source.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub filters: BTreeMap<String, Vec<String>>,
@@ -116,6 +125,7 @@ impl Identity {
             queue_id,
             agent_id: agent_id.to_owned(),
             hardware_serial,
+            newest: 0,
             filters: BTreeMap::new(),
             lost: Vec::new(),
             dropped: Vec::new(),
@@ -130,12 +140,12 @@ impl Identity {
     /// Reads the folder's identity; none where there is none. A file that makes no sense is `Err(Ok(reason))`.
     pub(super) fn read(folder: &Folder) -> Result<Option<Self>, Unreadable> {
         let path = folder.file(FILE);
-        let text = match folder.disk.read(&path) {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        let bytes = match folder.disk.read(&path) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(Unreadable::Refused(OpenError::Folder { path, source })),
         };
-        let identity: Self = toml::from_str(&text).map_err(|error| Unreadable::Damaged(error.message().to_owned()))?;
+        let identity = parse(&bytes).map_err(Unreadable::Damaged)?;
         if identity.format > FORMAT {
             return Err(Unreadable::Refused(OpenError::Newer { path, found: identity.format, known: FORMAT }));
         }
@@ -144,8 +154,28 @@ impl Identity {
 
     pub(super) fn write(&self, folder: &Folder) -> io::Result<()> {
         let text = toml::to_string(self).map_err(io::Error::other)?;
-        folder.replace(FILE, text.as_bytes())
+        let checksum = crc32fast::hash(text.as_bytes());
+        folder.replace(FILE, format!("{CHECKSUM}{checksum:08x}\n{text}").as_bytes())
     }
+
+    /// Whether all of a range is known to be lost.
+    pub(super) fn knows_lost(&self, range: &Lost) -> bool {
+        self.lost.iter().any(|known| known.first <= range.first && range.last <= known.last)
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Identity, String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    let claimed = text.strip_prefix(CHECKSUM).and_then(|rest| rest.split_once('\n'));
+    let content = claimed.map_or(text, |(_, content)| content);
+    if claimed.is_some_and(|(checksum, _)| checksum != format!("{:08x}", crc32fast::hash(content.as_bytes()))) {
+        return Err("the checksum does not fit".to_owned());
+    }
+    let identity: Identity = toml::from_str(content).map_err(|error| error.message().to_owned())?;
+    if claimed.is_none() && identity.format > 1 {
+        return Err("the checksum is missing".to_owned());
+    }
+    Ok(identity)
 }
 
 /// Why [`Identity::read`] gave none.

@@ -12,11 +12,11 @@ use super::disk::LocalDisk;
 use super::error::OpenError;
 use super::folder::Folder;
 use super::identity::Lost;
+use super::loss::holes;
 use super::open::{self, Options};
 use super::release;
-use super::salvage;
+use super::salvage::Wreck;
 use super::segment::{Active, SegmentError};
-use super::store::holes;
 use super::tolerant;
 use super::verify;
 
@@ -58,17 +58,19 @@ pub fn mend(options: &Options, mut progress: impl FnMut(u64, u64)) -> Result<Men
             mended.records += verified.records;
             continue;
         }
-        let salvaged = salvage::salvage(folder, first, until.unwrap_or(u64::MAX), identity.origin, Timestamp::now())?;
+        let wreck = Wreck::look_through(folder, first, until.unwrap_or(u64::MAX), identity.origin)?;
+        let kept = wreck.sequences(u64::MAX);
         mended.open_end |= until.is_none();
-        mended.records += salvaged.sequences.len() as u64;
+        mended.records += kept.len() as u64;
         mended.salvaged.push(first);
-        let end = until.unwrap_or_else(|| salvaged.sequences.last().map_or(first, |last| last + 1));
-        for hole in holes(first, end, &salvaged.sequences) {
+        let end = until.unwrap_or_else(|| kept.last().map_or(first, |last| last + 1));
+        for hole in holes(first, end, &kept) {
             if !identity.lost.contains(&hole) {
                 identity.lost.push(hole);
             }
         }
         identity.write(folder).map_err(unusable)?;
+        wreck.replace(Timestamp::now())?;
     }
     mended.lost = identity.lost.into_iter().filter(|lost| lost.last >= released).collect();
     Ok(mended)

@@ -40,6 +40,7 @@
 //! pull the plug below them.
 
 mod block;
+mod carve;
 mod claim;
 mod commit;
 mod cursor;
@@ -53,9 +54,11 @@ mod folder;
 mod frame;
 mod identity;
 pub mod inspect;
+mod letter_salvage;
 pub mod letters;
 mod limit;
 mod lock;
+mod loss;
 pub mod mend;
 mod open;
 mod outlet;

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tracing::{error, warn};
 
+use super::carve;
 use super::claim::{claim, unusable};
 use super::dead_letter::DeadLetters;
 use super::disk::Disk;
-use super::error::OpenError;
+use super::error::{OpenError, QueueError};
 use super::folder::Folder;
 use super::identity::{self, Identity, Unreadable};
 use super::limit::Limit;
@@ -21,6 +22,7 @@ use super::lock::{self, Lock};
 use super::record::{self, Content, WINDOW_KEY};
 use super::release;
 use super::room::Room;
+use super::salvage;
 use super::segment::{self, Active, Reader, SegmentError};
 use super::shared::{Shared, State};
 use super::store::{Capacity, Store, remember};
@@ -28,6 +30,9 @@ use crate::clock::Clock;
 use crate::config::settings::WhenFull;
 use crate::metrics::Metrics;
 use crate::reading::{Body, Mark};
+
+/// Segments asked whose they are, when the newest is damaged.
+const WITNESSES: usize = 4;
 
 /// What a queue is opened with.
 #[derive(Debug, Clone)]
@@ -108,31 +113,59 @@ pub(super) fn open(
         identity,
         room: Room::new(options.when_full, options.pack_after, Instant::now()),
     };
-    store.recover(fresh)?;
+    if let Recovery::Foreign(origin) = store.recover(fresh)? {
+        error!(
+            "queue.toml is another queue's: this queue goes on under a new queue id, and what is not known to be released is sent again"
+        );
+        store.identity = replaced_identity(folder, options, Some(origin))?;
+        let released = release::read(folder, store.identity.origin);
+        (store.release_point, store.released_on_disk) = (released.unwrap_or(1), released.unwrap_or(0));
+        let queue_id = store.identity.queue_id();
+        store.shared.change(|state| {
+            state.queue_id = queue_id;
+            state.lost = Vec::new();
+            state.dropped = Vec::new();
+            state.release_point = released.unwrap_or(0);
+            state.moved = false;
+        });
+        store.recover(false)?;
+    }
     store.adopt_agent_id(options)?;
     store.keep_reserve();
     Ok((store, lock))
 }
 
+/// What a recovery found.
+enum Recovery {
+    Done,
+    /// The segments are not of the queue that `queue.toml` names, but of one with this origin.
+    Foreign(u128),
+}
+
 impl Store {
-    fn recover(&mut self, fresh: bool) -> Result<(), OpenError> {
+    fn recover(&mut self, fresh: bool) -> Result<Recovery, OpenError> {
         let newest = self.shared.state().segments.last().copied();
         match newest {
             None => {
                 if !fresh {
                     self.fork("the queue's files are gone").map_err(unopened)?;
                 }
-                self.begin_segment().map_err(unopened)?;
+                if self.identity.newest == 0 {
+                    self.begin_segment().map_err(unopened)?;
+                }
             }
             Some(newest) => {
                 self.newest = newest;
                 self.open_day = self.identity.daily.as_ref().and_then(|daily| daily.open_day);
-                self.recover_newest()?;
+                if let Some(origin) = self.recover_newest()? {
+                    return Ok(Recovery::Foreign(origin));
+                }
             }
         }
+        self.recover_end().map_err(unopened)?;
         if fresh || (self.identity.hardware_serial.is_none() && self.hardware_serial.is_some()) {
-            self.identity.hardware_serial.clone_from(&self.hardware_serial);
-            self.write_identity().map_err(unopened)?;
+            let serial = self.hardware_serial.clone();
+            self.change_identity(|identity| identity.hardware_serial = serial).map_err(unopened)?;
         }
         let end = self.shared.state().end;
         self.next = self.next.max(end);
@@ -147,16 +180,35 @@ impl Store {
                 self.released_on_disk = 0;
             }
         }
+        match self.unlink_released() {
+            Err(error) if error.is_full() => warn!(%error, "released segments cannot be unlinked yet"),
+            result => result.map_err(unopened)?,
+        }
         let queue = &self.metrics.queue;
         queue.next_sequence.set(end);
         queue.release_point.set(release_point);
-        queue.dead_letters.set(self.dead_letters.count().unwrap_or_default());
+        match self.dead_letters.recover() {
+            Ok(count) => queue.dead_letters.set(count),
+            // None of them is needed to go on.
+            Err(error) => warn!(%error, "the dead letters cannot be opened, will retry with the next one"),
+        }
         self.measure();
-        Ok(())
+        Ok(Recovery::Done)
     }
 
-    /// Opens the newest segment, or what can be read of it, and takes from it what a start needs to know.
-    fn recover_newest(&mut self) -> Result<(), OpenError> {
+    /// No sequence is given out twice, whatever was lost.
+    fn recover_end(&mut self) -> Result<(), QueueError> {
+        if self.identity.newest > self.newest {
+            return self.miss_newest();
+        }
+        // A power cut came after the loss was written down, and before a segment was begun behind it.
+        let behind_loss = self.identity.lost.iter().map(|lost| lost.last + 1).max().unwrap_or(0);
+        if behind_loss > self.shared.state().end { self.resume_at(behind_loss) } else { Ok(()) }
+    }
+
+    /// Opens the newest segment, or what can be read of it, and takes from it what a start needs to know. The origin of
+    /// the segments, if it is not the one in `queue.toml`.
+    fn recover_newest(&mut self) -> Result<Option<u128>, OpenError> {
         match Active::open(&self.folder, self.newest) {
             Ok(active) => self.active = Some(active),
             // Nothing can be written, but everything can be read and sent, which is what makes room.
@@ -168,17 +220,35 @@ impl Store {
         }
         match self.read_newest() {
             Err(error) if error.is_damage() => self.salvage_newest(&error),
-            result => Ok(result?),
+            result => {
+                result?;
+                Ok(None)
+            }
         }
     }
 
-    fn salvage_newest(&mut self, error: &SegmentError) -> Result<(), OpenError> {
+    fn salvage_newest(&mut self, error: &SegmentError) -> Result<Option<u128>, OpenError> {
+        self.abandon();
+        let claims = claims(&self.folder, &self.shared.state().segments.clone());
+        if let Some(origin) = most_claimed(&claims)
+            && votes(&claims, origin) > votes(&claims, self.identity.origin)
+        {
+            return Ok(Some(origin));
+        }
         error!(%error, "the newest segment is damaged: what can be read is kept");
-        let damaged = self.newest;
-        self.salvage(damaged).map_err(unopened)?;
-        self.read_window_and_marks(damaged)?;
-        // The new segment was begun before the marks were read back: it is the next roll that keeps them.
-        Ok(())
+        self.salvage(self.newest).map_err(unopened)?;
+        Ok(None)
+    }
+
+    /// Takes the marks anew from what is left of the newest segments.
+    pub(super) fn recover_marks(&mut self) {
+        let segments: Vec<u64> = self.shared.state().segments.iter().rev().take(2).copied().collect();
+        self.marks.clear();
+        for first in segments.into_iter().rev() {
+            if let Err(error) = self.read_window_and_marks(first) {
+                warn!(%error, "the redelivery window is not complete: readings that are sent again may be stored again");
+            }
+        }
     }
 
     fn read_newest(&mut self) -> Result<(), SegmentError> {
@@ -207,6 +277,10 @@ impl Store {
         let mut found = Found { marks, release_point: 0, end: first, window: false, receipt: None };
         let mut damage = None;
         reader.scan(WINDOW_KEY, u64::MAX, |sequence, bytes| match record::decode(origin, sequence, bytes) {
+            Ok(_) if sequence != WINDOW_KEY && sequence < found.end => {
+                damage = Some(format!("record {sequence}: it does not belong here"));
+                ControlFlow::Break(())
+            }
             Ok(stored) => {
                 found.take(sequence, stored.release_point, stored.content, &capacity);
                 ControlFlow::Continue(())
@@ -238,8 +312,7 @@ impl Store {
                 configured: configured.clone(),
             });
         }
-        self.identity.agent_id.clone_from(configured);
-        self.write_identity().map_err(unopened)
+        self.change_identity(|identity| identity.agent_id.clone_from(configured)).map_err(unopened)
     }
 }
 
@@ -319,38 +392,47 @@ pub(super) fn identity(
         Err(Unreadable::Refused(error)) => return Err(error),
         Err(Unreadable::Damaged(reason)) => Some(reason),
     };
-    let agent_id = options.agent_id.clone().unwrap_or_else(|| options.default_agent_id.clone());
-    let mut identity = Identity::new(&agent_id, options.hardware_serial.clone());
     let Some(reason) = reason else {
+        let identity = new_identity(options);
         identity.write(folder).map_err(unusable)?;
         return Ok((identity, true));
     };
     error!(%reason, "queue.toml is damaged: the queue goes on under a new queue id, and what is not known to be released is sent again");
-    let path = folder.file(identity::FILE);
-    if folder.has(&path).map_err(unusable)? {
-        let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
-        let set_aside = folder.file(&format!("{}.damaged-{stamp}", identity::FILE));
-        folder.disk.rename(&path, &set_aside).map_err(unusable)?;
-    }
-    if let Some(origin) = segments.iter().rev().find_map(|first| origin_of(folder, *first)) {
-        identity.origin = origin;
-    }
-    identity.write(folder).map_err(unusable)?;
-    Ok((identity, false))
+    let origin = most_claimed(&claims(folder, segments));
+    Ok((replaced_identity(folder, options, origin)?, false))
 }
 
-/// The origin that a segment's own window record tells.
-fn origin_of(folder: &Folder, first: u64) -> Option<u128> {
-    // A segment that was not closed is repaired by the first opening for writing.
-    drop(Active::open(folder, first));
-    // The window record is never packed.
-    let reader = Reader::open(folder, first, 0).ok()?;
-    let mut origin = None;
-    reader
-        .scan(WINDOW_KEY, WINDOW_KEY + 1, |_, bytes| {
-            origin = record::claimed_origin(bytes);
-            ControlFlow::Break(())
-        })
-        .ok()?;
-    origin
+/// The origins that the files in the folder name themselves: the newest segments first, then `released`.
+fn claims(folder: &Folder, segments: &BTreeSet<u64>) -> Vec<u128> {
+    let newest = segments.iter().rev().take(WITNESSES);
+    let claimed = newest.filter_map(|first| salvage::claimed_origin(folder, *first));
+    claimed.chain(release::claimed_origin(folder)).collect()
+}
+
+/// Files of another queue may have got here, but hardly most of them. Of as many on either side, the first counts.
+fn most_claimed(claims: &[u128]) -> Option<u128> {
+    claims.iter().rev().max_by_key(|origin| votes(claims, **origin)).copied()
+}
+
+fn votes(claims: &[u128], origin: u128) -> usize {
+    claims.iter().filter(|claim| **claim == origin).count()
+}
+
+fn new_identity(options: &Options) -> Identity {
+    let agent_id = options.agent_id.clone().unwrap_or_else(|| options.default_agent_id.clone());
+    Identity::new(&agent_id, options.hardware_serial.clone())
+}
+
+/// A new identity for segments that are there, in the place of one that is no good.
+fn replaced_identity(folder: &Folder, options: &Options, origin: Option<u128>) -> Result<Identity, OpenError> {
+    let unusable = |source| unusable(&options.path, source);
+    let path = folder.file(identity::FILE);
+    if folder.has(&path).map_err(unusable)? {
+        carve::set_aside(folder, &path, Timestamp::now()).map_err(unusable)?;
+        carve::keep_newest(folder).map_err(unusable)?;
+    }
+    let mut identity = new_identity(options);
+    identity.origin = origin.unwrap_or(identity.origin);
+    identity.write(folder).map_err(unusable)?;
+    Ok(identity)
 }

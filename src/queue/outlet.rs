@@ -146,11 +146,18 @@ impl Outlet {
         let mut salvaged = None;
         let mut busy = 0;
         loop {
-            let Stopped { segment, error } = match read(&mut self.cursor, &self.shared) {
+            let stopped = match read(&mut self.cursor, &self.shared) {
                 Ok(value) => return Ok(value),
                 Err(stopped) => stopped,
             };
             self.cursor.close();
+            let (segment, error) = match stopped {
+                Stopped::Fault { segment, error } => (segment, error),
+                Stopped::Missing { segment, first, last } => {
+                    self.ask(|reply| Command::Missing { segment, first, last, reply })?;
+                    continue;
+                }
+            };
             match error {
                 SegmentError::Busy { .. } if busy < BUSY.0 => {
                     busy += 1;

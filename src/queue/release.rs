@@ -22,6 +22,13 @@ pub(super) fn read(folder: &Folder, origin: u128) -> Option<u64> {
     fits.then_some(next)
 }
 
+/// The origin of the queue that the file in `folder` belongs to, if it is whole.
+pub(super) fn claimed_origin(folder: &Folder) -> Option<u128> {
+    let text = String::from_utf8(folder.disk.read(&folder.file(FILE)).ok()?).ok()?;
+    let origin = u128::from_str_radix(text.split_whitespace().next()?, 16).ok()?;
+    read(folder, origin).map(|_| origin)
+}
+
 /// Durable when it returns.
 pub(super) fn write(folder: &Folder, origin: u128, next: u64) -> io::Result<()> {
     let line = line(origin, next);

@@ -1,194 +1,130 @@
 //! What can be read of a segment that the database refuses, or that holds a record whose checksum does not fit.
 //!
-//! Every record, and every frame of packed ones, carries a header of its own (see [`super::record`], [`super::frame`]), so
-//! they are found in the file's bytes without the database. Pages that the database had given up still hold the same records as they were appended, which makes more
-//! than one copy of most. The damaged file stays, under a name with its date; the salvaged segment takes its place in
-//! one rename, so that a power cut leaves one of the two.
+//! The damaged file stays, under a name with its date; the salvaged segment takes its place in one rename, so that a power
+//! cut leaves one of the two. What is lost is known, and can be written down, before that.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use redb::StorageBackend;
 
+use super::carve::{self, Place};
 use super::disk::Access;
 use super::folder::Folder;
 use super::frame;
-use super::record::{self, HEADER, MAGIC};
-use super::segment::{self, Active, Failure, SegmentError, guarded};
+use super::record::{self, HEADER, MAGIC, WINDOW_KEY};
+use super::segment::{self, Active, SegmentError, guarded};
 
-/// Bytes of the file looked at in one step.
-const STEP: usize = 1 << 20;
-/// Damaged files that are kept; the oldest beyond that goes.
-const KEPT: usize = 8;
-const DAMAGED: &str = ".damaged-";
-
-/// What was salvaged.
-pub(super) struct Salvaged {
-    /// Sequences of the records, rising; without the window record.
-    pub sequences: Vec<u64>,
-    /// The damaged file's new name.
-    pub set_aside: PathBuf,
+/// A damaged segment's file and what can be read of it.
+pub(super) struct Wreck {
+    folder: Folder,
+    first: u64,
+    file: Box<dyn StorageBackend>,
+    /// Where a record stands, or a frame of packed ones, and the sequences in it.
+    found: BTreeMap<u64, (Place, Vec<u64>)>,
 }
 
-/// Replaces the segment `first` by what can be read of it. Its sequences are at least `first` and below `end`.
-pub(super) fn salvage(
-    folder: &Folder,
-    first: u64,
-    end: u64,
-    origin: u128,
-    now: Timestamp,
-) -> Result<Salvaged, SegmentError> {
-    let path = segment::path(folder, first);
-    guarded(&path, || {
-        let file = &*folder.disk.open(&path, Access::Read)?;
-        let found = carve(file, origin, |sequence| sequence == record::WINDOW_KEY || (first..end).contains(&sequence))?;
-        let set_aside = set_aside(folder, &path, now)?;
-        let mut failed = None;
-        let records = found.iter().map_while(|(sequence, place)| match place.read(file) {
-            Ok(bytes) => Some((*sequence, bytes)),
-            Err(error) => {
-                failed = Some(error);
-                None
+impl Wreck {
+    /// Looks through the segment `first`. Its sequences are at least `first` and below `end`.
+    pub fn look_through(folder: &Folder, first: u64, end: u64, origin: u128) -> Result<Self, SegmentError> {
+        let path = segment::path(folder, first);
+        guarded(&path, || {
+            let file = folder.disk.open(&path, Access::Read)?;
+            let mut found = frames(&*file, first..end, origin)?;
+            let packed: Vec<(u64, u64)> =
+                found.iter().filter_map(|(first, (_, sequences))| Some((*first, *sequences.last()?))).collect();
+            for (sequence, place) in records(&*file, first..end, origin)? {
+                if !packed.iter().any(|(first, last)| (first..=last).contains(&&sequence)) {
+                    found.insert(sequence, (place, vec![sequence]));
+                }
             }
+            Ok(Self { folder: folder.clone(), first, file, found })
+        })
+    }
+
+    /// Of the records below `end` that can be read, rising; without the window record.
+    pub fn sequences(&self, end: u64) -> Vec<u64> {
+        let all = self.found.values().flat_map(|(_, sequences)| sequences.iter().copied());
+        all.filter(|sequence| *sequence != WINDOW_KEY && *sequence < end).collect()
+    }
+
+    /// Only gives the damaged file another name, which it returns.
+    pub fn set_aside(self, now: Timestamp) -> Result<PathBuf, SegmentError> {
+        let path = segment::path(&self.folder, self.first);
+        guarded(&path, || {
+            let set_aside = carve::set_aside(&self.folder, &path, now)?;
+            self.folder.disk.remove(&path)?;
+            self.folder.sync()?;
+            carve::keep_newest(&self.folder)?;
+            Ok(set_aside)
+        })
+    }
+
+    /// Puts what can be read in the place of the damaged file; returns that one's new name.
+    pub fn replace(self, now: Timestamp) -> Result<PathBuf, SegmentError> {
+        let path = segment::path(&self.folder, self.first);
+        guarded(&path, || {
+            let set_aside = carve::set_aside(&self.folder, &path, now)?;
+            let records = self.found.iter().map(|(first, (place, _))| Ok((*first, place.read(&*self.file)?)));
+            Active::create_sealed(&self.folder, self.first, records)?;
+            carve::keep_newest(&self.folder)?;
+            Ok(set_aside)
+        })
+    }
+}
+
+/// Every whole record that stands alone or in a block.
+fn records(
+    file: &dyn StorageBackend,
+    belongs: std::ops::Range<u64>,
+    origin: u128,
+) -> io::Result<impl Iterator<Item = (u64, Place)>> {
+    let found = carve::carve(file, MAGIC, HEADER, record_length, |bytes| {
+        let (sequence, _) = record::header(bytes).ok()?;
+        let ours = sequence == WINDOW_KEY || belongs.contains(&sequence);
+        (ours && record::decode(origin, sequence, bytes).is_ok()).then_some((sequence, ()))
+    })?;
+    Ok(found.into_iter().map(|(sequence, (place, ()))| (sequence, place)))
+}
+
+/// Every whole frame. It counts as a whole or not at all: its one checksum is over all of it.
+fn frames(
+    file: &dyn StorageBackend,
+    belongs: std::ops::Range<u64>,
+    origin: u128,
+) -> io::Result<BTreeMap<u64, (Place, Vec<u64>)>> {
+    let length = |header: &[u8]| frame::Header::read(header).ok().map(|header| header.size());
+    carve::carve(file, frame::MAGIC, frame::HEADER, length, |bytes| {
+        let header = frame::Header::read(bytes).ok()?;
+        let (mut sequences, mut good) = (Vec::new(), true);
+        let unpacked = frame::unpack(origin, bytes, |sequence, record| {
+            good = record::decode(origin, sequence, record).is_ok() && belongs.contains(&sequence);
+            sequences.push(sequence);
+            if good { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
-        Active::create(folder, first, records)?.seal()?;
-        if let Some(error) = failed {
-            return Err(Failure::Io(error));
-        }
-        keep_newest(folder)?;
-        let sequences = found.into_iter().flat_map(|(sequence, place)| place.sequences(sequence));
-        let sequences = sequences.filter(|sequence| *sequence != record::WINDOW_KEY).collect();
-        Ok(Salvaged { sequences, set_aside })
+        let whole = unpacked.is_ok() && good && sequences.first() == Some(&header.first);
+        whole.then_some((header.first, sequences))
     })
 }
 
-struct Place {
-    offset: u64,
-    length: usize,
-    /// Of the records after the first, in a frame of packed ones.
-    others: Vec<u64>,
+fn record_length(header: &[u8]) -> Option<usize> {
+    record::header(header).ok().map(|(_, body)| HEADER + body)
 }
 
-impl Place {
-    fn sequences(self, first: u64) -> impl Iterator<Item = u64> {
-        std::iter::once(first).chain(self.others)
-    }
-
-    /// None where it would reach beyond the file's end, or cannot be read.
-    fn read_within(&self, file: &dyn StorageBackend, size: u64) -> Option<Vec<u8>> {
-        let end = self.offset.checked_add(self.length as u64)?;
-        if end > size { None } else { self.read(file).ok() }
-    }
-
-    fn read(&self, file: &dyn StorageBackend) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; self.length];
-        file.read(self.offset, &mut bytes)?;
-        Ok(bytes)
-    }
-}
-
-/// Every whole record of the file, alone or in a whole frame; unreadable blocks are passed over.
-fn carve(file: &dyn StorageBackend, origin: u128, belongs: impl Fn(u64) -> bool) -> io::Result<BTreeMap<u64, Place>> {
-    let size = file.len()?;
-    let mut found = BTreeMap::new();
-    let mut buffer = vec![0; STEP + MAGIC.len() - 1];
-    let mut start = 0;
-    while start < size {
-        let filled = read_some(file, size, &mut buffer, start);
-        for at in candidates(&buffer[..filled]) {
-            let offset = start + at as u64;
-            let whole = if buffer[at..].starts_with(&MAGIC) { whole_record } else { whole_frame };
-            if let Some((sequence, place)) = whole(file, size, offset, origin)
-                && belongs(sequence)
-                && place.others.last().is_none_or(|last| belongs(*last))
-            {
-                found.entry(sequence).or_insert(place);
-            }
+/// The origin that a segment's own window record tells, found without the database.
+pub(super) fn claimed_origin(folder: &Folder, first: u64) -> Option<u128> {
+    let file = folder.disk.open(&segment::path(folder, first), Access::Read).ok()?;
+    let mut origin = None;
+    carve::carve(&*file, MAGIC, HEADER, record_length, |bytes| {
+        let (sequence, _) = record::header(bytes).ok()?;
+        if sequence == WINDOW_KEY {
+            origin = origin.or_else(|| record::claimed_origin(bytes));
         }
-        start += STEP as u64;
-    }
-    Ok(found)
-}
-
-fn candidates(bytes: &[u8]) -> impl Iterator<Item = usize> {
-    let magic = |window: &[u8]| window == MAGIC || window == frame::MAGIC;
-    bytes.windows(MAGIC.len()).enumerate().filter(move |(_, window)| magic(window)).map(|(at, _)| at)
-}
-
-/// As many bytes as can be read at `offset`; a block that the medium refuses reads as zeros.
-fn read_some(file: &dyn StorageBackend, size: u64, buffer: &mut [u8], offset: u64) -> usize {
-    const BLOCK: usize = 4096;
-    let length = usize::try_from(size.saturating_sub(offset)).map_or(buffer.len(), |left| left.min(buffer.len()));
-    for (number, block) in buffer[..length].chunks_mut(BLOCK).enumerate() {
-        if file.read(offset + (number * BLOCK) as u64, block).is_err() {
-            block.fill(0);
-        }
-    }
-    length
-}
-
-fn whole_record(file: &dyn StorageBackend, size: u64, offset: u64, origin: u128) -> Option<(u64, Place)> {
-    let mut header = [0; HEADER];
-    file.read(offset, &mut header).ok()?;
-    let (sequence, body) = record::header(&header).ok()?;
-    let place = Place { offset, length: HEADER + body, others: Vec::new() };
-    let bytes = place.read_within(file, size)?;
-    record::decode(origin, sequence, &bytes).ok()?;
-    Some((sequence, place))
-}
-
-/// A frame counts as a whole or not at all: its one checksum is over all of it.
-fn whole_frame(file: &dyn StorageBackend, size: u64, offset: u64, origin: u128) -> Option<(u64, Place)> {
-    let mut header = [0; frame::HEADER];
-    file.read(offset, &mut header).ok()?;
-    let header = frame::Header::read(&header).ok()?;
-    let mut place = Place { offset, length: header.size(), others: Vec::new() };
-    let bytes = place.read_within(file, size)?;
-    let mut good = true;
-    let unpacked = frame::unpack(origin, &bytes, |sequence, record| {
-        good = record::decode(origin, sequence, record).is_ok();
-        place.others.push(sequence);
-        if good { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    });
-    if unpacked.is_err() || !good || place.others.first() != Some(&header.first) {
-        return None;
-    }
-    place.others.remove(0);
-    Some((header.first, place))
-}
-
-/// Gives the damaged file a second name, so that it outlives being replaced.
-fn set_aside(folder: &Folder, path: &Path, now: Timestamp) -> io::Result<PathBuf> {
-    let stamp = now.strftime("%Y%m%dT%H%M%SZ");
-    for attempt in 0..1000 {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!("{DAMAGED}{stamp}"));
-        if attempt > 0 {
-            name.push(format!("-{attempt}"));
-        }
-        match folder.disk.link(path, Path::new(&name)) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-            Ok(()) => return Ok(name.into()),
-        }
-    }
-    Err(io::Error::new(io::ErrorKind::AlreadyExists, "no free name to set it aside under"))
-}
-
-fn keep_newest(folder: &Folder) -> io::Result<()> {
-    let mut damaged = Vec::new();
-    for name in folder.names()? {
-        if let Some((_, date)) = name.split_once(DAMAGED) {
-            damaged.push((date.to_owned(), folder.file(&name)));
-        }
-    }
-    damaged.sort();
-    let surplus = damaged.len().saturating_sub(KEPT);
-    for (_, path) in damaged.into_iter().take(surplus) {
-        folder.remove_if_there(&path)?;
-    }
-    Ok(())
+        None::<((), ())>
+    })
+    .ok()?;
+    origin
 }

@@ -26,6 +26,8 @@ pub(super) const CACHE: usize = 1 << 20;
 const WRITER_CACHE: usize = 2 << 20;
 /// A reader goes forward and comes by no page twice.
 const READER_CACHE: usize = 256 << 10;
+/// No queue counts so far: a file whose name does is not ours.
+const LAST: u64 = 1 << 62;
 pub(super) const SUFFIX: &str = "redb";
 
 /// What can go wrong with one segment.
@@ -65,7 +67,7 @@ pub(super) fn path(folder: &Folder, first: u64) -> PathBuf {
 /// The first sequence of the segment with this file name; none for other files.
 pub(super) fn first_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(SUFFIX)?.strip_suffix('.')?;
-    (digits.len() == 20).then(|| digits.parse().ok()).flatten()
+    (digits.len() == 20).then(|| digits.parse().ok()).flatten().filter(|first| *first <= LAST)
 }
 
 /// Where what is to replace that segment is made.
@@ -117,6 +119,23 @@ impl Active {
             active.append(records)?;
             Ok(active)
         })
+    }
+
+    /// Makes a segment that holds `records` and is never appended to, in the place of one that may be there.
+    pub fn create_sealed(
+        folder: &Folder,
+        first: u64,
+        records: impl Iterator<Item = io::Result<(u64, Vec<u8>)>>,
+    ) -> Result<(), SegmentError> {
+        let unfinished = path(folder, first).with_extension(format!("{SUFFIX}.{UNFINISHED}"));
+        let mut failed = None;
+        let readable = records.map_while(|record| record.map_err(|error| failed = Some(error)).ok());
+        let active = Self::begin(folder, unfinished.clone(), readable)?;
+        if let Some(source) = failed {
+            return Err(SegmentError::Io { path: path(folder, first), source });
+        }
+        active.seal()?;
+        publish(folder, &unfinished, first)
     }
 
     /// Opens an existing segment for appending; repairs and checks it.

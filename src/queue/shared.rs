@@ -33,20 +33,20 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Why `sequence` is missing, and the last sequence that this holds for.
-    pub fn missing(&self, sequence: u64) -> (String, u64) {
+    /// Why `sequence` is missing, if that is known, and the last sequence that this holds for.
+    pub fn missing(&self, sequence: u64) -> (Option<String>, u64) {
         let lost = self.lost.iter().map(|lost| (lost.first, lost.last, lost.reason.clone()));
         let dropped = self.dropped.iter().map(|range| (range.first, range.last, range.reason()));
         let mut until = u64::MAX;
         for (first, last, reason) in lost.chain(dropped) {
             if first <= sequence && sequence <= last {
-                return (reason, last.min(until));
+                return (Some(reason), last.min(until));
             }
             if first > sequence {
                 until = until.min(first - 1);
             }
         }
-        ("these records are missing from the queue's files".to_owned(), until)
+        (None, until)
     }
 
     /// The segment that holds `sequence` if any does, and where the next one begins.

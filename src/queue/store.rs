@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use tracing::{debug, error, info, warn};
 
 use super::block::Batch;
@@ -12,23 +11,20 @@ use super::day::{self, Turn};
 use super::dead_letter::DeadLetters;
 use super::error::QueueError;
 use super::folder::Folder;
-use super::identity::{self, FORMAT, Identity, Lost};
+use super::identity::{self, FORMAT, Identity};
 use super::letters::LetterId;
 use super::limit::{Limit, NoRoom};
 use super::record::{self, Content, Stored, WINDOW_KEY, Window};
 use super::release;
 use super::reserve;
 use super::room::Room;
-use super::salvage;
-use super::segment::{self, Active};
+use super::salvage::Wreck;
+use super::segment::{self, Active, Reader};
 use super::shared::Shared;
 use crate::clock::Clock;
 use crate::daily::Ledger;
 use crate::metrics::Metrics;
 use crate::reading::{Body, Daily, DeadLetter, Mark, QueueId};
-
-/// Further than any segment can hold: where sequences go on when it is not known how far a damaged segment reached.
-pub(super) const JUMP: u64 = 1 << 32;
 
 pub(super) struct Store {
     pub(super) folder: Folder,
@@ -59,10 +55,11 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Gives `body` its sequence and adds it to `batch`; not on disk yet. The mark joins the window of its source.
-    pub fn prepare(&mut self, batch: &mut Batch, body: Body, source: &str, mark: Mark) -> Result<(), QueueError> {
+    /// Gives `body` its sequence and adds it to `batch`; not on disk yet. Its mark joins the window of its source when it
+    /// is: a mark without its record would have a redelivery taken for stored.
+    pub fn prepare(&mut self, batch: &mut Batch, body: Body, source: Arc<str>, mark: Mark) -> Result<(), QueueError> {
         self.prepare_own(batch, body)?;
-        remember(&mut self.marks, source, mark, &self.window);
+        batch.remember(source, mark);
         Ok(())
     }
 
@@ -150,8 +147,11 @@ impl Store {
         let appended = active.append(batch.blocks());
         if let Err(error) = appended {
             // After a failed write redb refuses everything: it is opened anew at the next attempt.
-            self.active = None;
+            self.abandon();
             return Err(error.into());
+        }
+        for (source, mark) in batch.marks() {
+            remember(&mut self.marks, source, mark, &self.window);
         }
         let end = last + 1;
         self.shared.change(|state| state.end = end);
@@ -161,6 +161,13 @@ impl Store {
         queue.stored_bytes.add(batch.size() as u64);
         queue.next_sequence.set(end);
         Ok(())
+    }
+
+    /// Lets go of the active segment, whatever state it is in: over damaged pages, closing it can fail in any way.
+    pub(super) fn abandon(&mut self) {
+        if let Some(active) = self.active.take() {
+            let _ = active.seal();
+        }
     }
 
     /// Begins a new segment if the active one has reached its size. The records before it are safe whatever happens.
@@ -198,14 +205,20 @@ impl Store {
         });
         self.next = self.next.max(first);
         self.measure();
-        Ok(())
+        match self.change_identity(|identity| identity.newest = first) {
+            Err(error) if error.is_full() => {
+                warn!(%error, "the newest segment is not noted: if its file went missing, nobody would know");
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// An older release must not take what is written from now on for damage.
     pub(super) fn ensure_format(&mut self) -> Result<(), QueueError> {
         if self.identity.format < FORMAT {
-            let before = std::mem::replace(&mut self.identity.format, FORMAT);
-            self.write_identity().inspect_err(|_| self.identity.format = before)?;
+            let before = self.identity.format;
+            self.change_identity(|identity| identity.format = FORMAT)?;
             info!(before, now = FORMAT, "the queue's format was raised: an older meterferry refuses it from now on");
         }
         Ok(())
@@ -240,8 +253,10 @@ impl Store {
         Ok(self.at_rest < before)
     }
 
-    /// Makes room where only the active segment is left to give: seals it, so that it can be unlinked next.
+    /// Makes room: unlinks what is released, and where only the active segment is left to give, seals it, so that it can
+    /// be unlinked next.
     pub fn give_way(&mut self) -> Result<(), QueueError> {
+        self.unlink_released()?;
         let state = self.shared.state().clone();
         let emptied = state.release_point >= state.end && self.newest < state.end;
         let active = self.active.as_ref().map_or(Ok(0), Active::size)?;
@@ -253,11 +268,11 @@ impl Store {
 
     /// Unlinks the segments that hold nothing but released records. The one before the active stays until the next
     /// roll: its last record is what Kafka's resume point is compared with.
-    fn unlink_released(&mut self) -> Result<(), QueueError> {
+    pub(super) fn unlink_released(&mut self) -> Result<(), QueueError> {
         let segments: Vec<u64> = self.shared.state().segments.iter().copied().collect();
         let mut gone = Vec::new();
         for pair in segments.windows(3) {
-            if pair[1] > self.release_point {
+            if pair[1] > self.release_point || self.holds_more(pair[0]) {
                 break;
             }
             gone.push(pair[0]);
@@ -277,6 +292,18 @@ impl Store {
         Ok(())
     }
 
+    /// Whether a segment reaches beyond the release point, although the name of the next one says otherwise: that may be a
+    /// file of another queue.
+    fn holds_more(&self, first: u64) -> bool {
+        let origin = self.identity.origin;
+        let last = match Reader::open(&self.folder, first, origin).and_then(|reader| reader.last()) {
+            Err(error) if error.is_damage() => Wreck::look_through(&self.folder, first, u64::MAX, origin)
+                .map_or(None, |wreck| wreck.sequences(u64::MAX).last().copied()),
+            last => last.unwrap_or(None),
+        };
+        last.is_some_and(|last| last >= self.release_point)
+    }
+
     /// Keeps the release point for when no record carries it. Durable when it returns.
     pub fn write_released(&mut self) -> Result<(), QueueError> {
         if self.released_on_disk == self.release_point {
@@ -288,10 +315,11 @@ impl Store {
         let release_point = self.release_point;
         let past = self.identity.lost.iter().map(|lost| lost.last);
         if past.chain(self.identity.dropped.iter().map(|range| range.last)).any(|last| last < release_point) {
-            self.identity.lost.retain(|lost| lost.last >= release_point);
-            self.identity.dropped.retain(|range| range.last >= release_point);
             // Only for tidiness: a range below the release point is never asked for.
-            match self.write_identity() {
+            match self.change_identity(|identity| {
+                identity.lost.retain(|lost| lost.last >= release_point);
+                identity.dropped.retain(|range| range.last >= release_point);
+            }) {
                 Err(error) if !error.is_full() => return Err(error),
                 _ => {}
             }
@@ -303,6 +331,12 @@ impl Store {
     pub fn set_aside(&mut self, letter: &DeadLetter) -> Result<(), QueueError> {
         let mut put = self.dead_letters.put(letter);
         if matches!(&put, Err(error) if error.is_full()) && self.give_reserve()? {
+            put = self.dead_letters.put(letter);
+        }
+        if let Err(error) = &put
+            && error.is_damage()
+        {
+            self.dead_letters.salvage(error)?;
             put = self.dead_letters.put(letter);
         }
         let deleted = put?;
@@ -343,10 +377,12 @@ impl Store {
     /// Gives the queue a new id; sequences go on.
     pub fn fork(&mut self, why: &str) -> Result<QueueId, QueueError> {
         let old = self.identity.queue_id();
-        self.identity.queue_id = rand::random();
-        self.identity.hardware_serial.clone_from(&self.hardware_serial);
-        self.identity.daily.get_or_insert_default().ledger = Ledger::new(self.shared.state().release_point.max(1));
-        self.write_identity()?;
+        let (serial, from) = (self.hardware_serial.clone(), self.shared.state().release_point.max(1));
+        self.change_identity(|identity| {
+            identity.queue_id = rand::random();
+            identity.hardware_serial = serial;
+            identity.daily.get_or_insert_default().ledger = Ledger::new(from);
+        })?;
         let queue_id = self.identity.queue_id();
         warn!(%old, new = %queue_id, why, "the queue was forked: it goes on under a new queue id");
         self.shared.change(|state| {
@@ -359,55 +395,11 @@ impl Store {
     /// Remembers which filters a source is subscribed to.
     pub fn remember_filters(&mut self, source: &str, filters: Vec<String>) -> Result<(), QueueError> {
         if self.identity.filters.get(source) != Some(&filters) {
-            self.identity.filters.insert(source.to_owned(), filters);
-            self.write_identity()?;
+            self.change_identity(|identity| {
+                identity.filters.insert(source.to_owned(), filters);
+            })?;
         }
         Ok(())
-    }
-
-    /// Replaces a damaged segment by what can be read of it, and says what is lost. The newest segment only while
-    /// nothing waits for its commit: sequences jump behind it.
-    pub fn salvage(&mut self, first: u64) -> Result<(), QueueError> {
-        let state = self.shared.state().clone();
-        let is_newest = first == self.newest;
-        let until = if is_newest { u64::MAX } else { state.segment_of(first).1.max(first + 1) };
-        if is_newest {
-            self.active = None;
-        }
-        let salvaged = salvage::salvage(&self.folder, first, until, self.identity.origin, Timestamp::now())?;
-        let known_end = if is_newest {
-            let last = salvaged.sequences.last().map_or(first, |last| last + 1);
-            last.max(state.end).max(self.next)
-        } else {
-            until
-        };
-        let resume = if is_newest { known_end + JUMP } else { until };
-        let thinned = state.dropped.iter().any(|range| range.first <= first && first <= range.last);
-        let lost = if thinned {
-            // What was thinned before cannot be told from what is lost now.
-            vec![Lost { first, last: resume - 1, reason: "thinned, and damaged on the disk since".to_owned() }]
-        } else {
-            holes(first, resume, &salvaged.sequences)
-        };
-        self.report_loss(&lost, known_end, salvaged.sequences.len(), &salvaged.set_aside);
-        self.identity.lost.extend(lost);
-        self.write_identity()?;
-        let all_lost = self.identity.lost.clone();
-        self.shared.change(|state| state.lost = all_lost);
-        if is_newest {
-            self.next = resume;
-            self.shared.change(|state| state.end = resume);
-            self.begin_segment()?;
-        }
-        self.measure();
-        Ok(())
-    }
-
-    fn report_loss(&self, lost: &[Lost], known_end: u64, kept: usize, set_aside: &std::path::Path) {
-        let count: u64 = lost.iter().map(|range| range.last.min(known_end - 1).saturating_sub(range.first) + 1).sum();
-        self.metrics.queue.lost.add(count);
-        let ranges = lost.iter().map(|range| format!("{}-{}", range.first, range.last)).collect::<Vec<_>>().join(", ");
-        error!(kept, set_aside = %set_aside.display(), lost = %ranges, "a damaged segment was salvaged; the lost sequences are reported to Kafka as gaps");
     }
 
     /// The orderly end: the release point on disk, the active segment closed.
@@ -426,6 +418,14 @@ impl Store {
 
     fn unencoded(&self, error: &postcard::Error) -> QueueError {
         QueueError::Write { path: self.folder.path().to_owned(), source: std::io::Error::other(error.to_string()) }
+    }
+
+    /// Changes what `queue.toml` says, durably. Where that fails, nothing is changed.
+    pub(super) fn change_identity(&mut self, change: impl FnOnce(&mut Identity)) -> Result<(), QueueError> {
+        let mut changed = self.identity.clone();
+        change(&mut changed);
+        let before = std::mem::replace(&mut self.identity, changed);
+        self.write_identity().inspect_err(|_| self.identity = before)
     }
 
     /// On a full disk the reserve makes room: under its old id a forked queue could not be drained.
@@ -482,17 +482,4 @@ pub(super) fn remember(marks: &mut BTreeMap<String, VecDeque<Mark>>, source: &st
             window.pop_front();
         }
     }
-}
-
-/// The ranges within `first..end` that `present` (rising) does not cover.
-pub(super) fn holes(first: u64, end: u64, present: &[u64]) -> Vec<Lost> {
-    let mut holes = Vec::new();
-    let mut next = first;
-    for sequence in present.iter().copied().chain(std::iter::once(end)) {
-        if sequence > next {
-            holes.push(Lost { first: next, last: sequence - 1, reason: "damaged on the disk".to_owned() });
-        }
-        next = sequence + 1;
-    }
-    holes
 }

@@ -244,7 +244,7 @@ fn damaged_newest_segment_is_salvaged() {
     let kept: Vec<u64> = entries.iter().filter(|entry| matches!(entry.body, Body::Reading(_))).map(number_of).collect();
     let whole: Vec<u64> = (0..1_500).filter(|number| ![0, 750, 751, 1_499].contains(number)).collect();
     assert_eq!(kept, whole);
-    assert!(again.outlet.end() > store::JUMP, "sequences jump");
+    assert!(again.outlet.end() > loss::JUMP, "sequences jump");
     let names: Vec<_> = fs::read_dir(&options.path).expect("files").flatten().map(|entry| entry.file_name()).collect();
     assert!(names.iter().any(|name| name.to_string_lossy().contains(".damaged-")), "{names:?}");
     append(&again, 5_000..5_001);
@@ -487,7 +487,12 @@ fn older_formats_open_and_newer_ones_are_refused() {
     let write_format = |format: u32| {
         let text = fs::read_to_string(&identity_file).expect("text");
         let line = text.lines().find(|line| line.starts_with("format = ")).expect("a format").to_owned();
-        fs::write(&identity_file, text.replace(&line, &format!("format = {format}"))).expect("written");
+        let (_, content) = text.split_once('\n').expect("a checksum, then the content");
+        let content = content.replace(&line, &format!("format = {format}"));
+        let checksum = format!("# crc32 {:08x}\n", crc32fast::hash(content.as_bytes()));
+        // Format 1 had no checksum.
+        let first_line = if format == 1 { "" } else { checksum.as_str() };
+        fs::write(&identity_file, format!("{first_line}{content}")).expect("written");
     };
     let queue = start(&options);
     // Few at a time stay single records, as in format 1.
@@ -496,7 +501,7 @@ fn older_formats_open_and_newer_ones_are_refused() {
     write_format(1);
     let mut queue = start(&options);
     assert_eq!(read_all(&mut queue.outlet).len(), 30);
-    assert!(fs::read_to_string(&identity_file).expect("text").contains("format = 1\n"), "nothing was written yet");
+    assert!(fs::read_to_string(&identity_file).expect("text").contains("format = 1\n"), "no record was written yet");
     append(&queue, 30..500);
     assert!(fs::read_to_string(&identity_file).expect("text").contains(&format!("format = {FORMAT}\n")));
     assert_eq!(read_all(&mut queue.outlet).iter().map(number_of).collect::<Vec<_>>(), (0..500).collect::<Vec<_>>());

@@ -60,6 +60,13 @@ pub(super) enum Command {
     Hurry,
     /// The segment with this first sequence holds a record that cannot be read.
     Damaged(u64, oneshot::Sender<Result<(), QueueError>>),
+    /// Sequences, both inclusive, that were not found in this segment, where they should be.
+    Missing {
+        segment: Option<u64>,
+        first: u64,
+        last: u64,
+        reply: oneshot::Sender<Result<(), QueueError>>,
+    },
 }
 
 pub(super) struct Writer {
@@ -188,7 +195,7 @@ impl Writer {
                 Body::Dead(dead) => Arc::clone(&dead.source),
                 Body::Gap(_) | Body::Daily(_) => "".into(),
             };
-            self.store.prepare(&mut self.batch, body, &source, mark)?;
+            self.store.prepare(&mut self.batch, body, source, mark)?;
             self.last_append = now;
             self.rule.joined(now, append.receipt.is_awaited(), append.delay);
         }
@@ -363,6 +370,10 @@ impl Writer {
                 Err(error) if error.is_full() => warn!(source, "no room to remember the filters of a source"),
                 result => result?,
             },
+            Command::Missing { segment, first, last, reply } => {
+                self.rewriter.stop(&self.store.folder);
+                answer(reply, self.store.miss(segment, first, last))?;
+            }
             Command::Damaged(first, reply) => {
                 warn!(segment = first, "a segment cannot be read and is salvaged");
                 self.rewriter.stop(&self.store.folder);

@@ -2,15 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rand::RngExt;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 
 use crate::compare::revive;
-use crate::disk::SimulatedDisk;
 use crate::history::{self, Cut};
 use crate::ledger::Expected;
 use crate::life::Setting;
-use crate::scale::{scale, seed};
+use crate::scale::scale;
+use crate::strands;
 use crate::tree::Tree;
 
 /// Images of one strand: a first life, and what follows from the cuts in it.
@@ -25,20 +25,13 @@ const DEPTH: usize = 5;
 #[test]
 fn nothing_acknowledged_is_lost_by_a_power_cut() {
     let strands = scale(2_000, 20_000) / STRAND;
-    let (next, images) = (AtomicU64::new(0), AtomicU64::new(0));
-    let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                while let Some(strand) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|strand| *strand < strands) {
-                    let mut random = StdRng::seed_from_u64(seed() ^ (strand << 32));
-                    images.fetch_add(run(strand, &mut random), Ordering::Relaxed);
-                }
-            });
-        }
+    let images = AtomicU64::new(0);
+    strands::run(strands, |strand, random| {
+        images.fetch_add(run(strand, random), Ordering::Relaxed);
     });
-    eprintln!("{} images", images.load(Ordering::Relaxed));
-    assert!(images.load(Ordering::Relaxed) >= strands * STRAND);
+    let (images, blocked) = (images.into_inner(), history::BLOCKED.load(Ordering::Relaxed));
+    eprintln!("{images} images; {blocked} times a queue had no room");
+    assert!(images >= strands * STRAND && blocked > 0);
 }
 
 /// One strand; the number of images that were opened.
@@ -68,7 +61,7 @@ fn run(strand: u64, random: &mut StdRng) -> u64 {
 /// A life on what a cut left, and cuts in it.
 fn live(setting: &Setting, cut: &Cut, actions: usize, count: usize, random: &mut StdRng) -> Result<Vec<Cut>, String> {
     let mut life = revive(cut.image.clone(), setting, &cut.expected)?;
-    history::play(&mut life, actions, random)?;
+    history::play(&mut life, setting, actions, random)?;
     let (log, acknowledged) = (life.disk.log(), life.acknowledged());
     Ok(history::cuts(&log, &life.ledger, acknowledged, count, random))
 }

@@ -1,5 +1,7 @@
 //! Random operations on a queue, and the power cuts in them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use rand::RngExt;
 use rand::rngs::StdRng;
 
@@ -24,14 +26,25 @@ enum Action {
 const ACTIONS: [(u32, Action); 5] =
     [(60, Action::Append), (26, Action::Release), (7, Action::SetAside), (2, Action::Fork), (5, Action::Filters)];
 
+/// Bytes that hold little more than two segments.
+const TIGHT: u64 = 1100 << 10;
+/// How often a queue had no room.
+pub static BLOCKED: AtomicU64 = AtomicU64::new(0);
+/// Rounds after which a queue whose records are all released has room.
+const PATIENCE: usize = 20;
+
 /// One setting of many.
 pub fn setting(random: &mut StdRng) -> Setting {
     let segment_size = [32 << 10, 64 << 10, 128 << 10, 512 << 10][random.random_range(0..4)];
+    // In one of ten there is hardly room for anything.
+    if random.random_bool(0.1) {
+        return Setting { segment_size: 64 << 10, max_size: TIGHT, packs: random.random() };
+    }
     Setting { segment_size, max_size: 1 << 30, packs: random.random() }
 }
 
 /// Does some of everything, then ends the queue.
-pub fn play(life: &mut Life, actions: usize, random: &mut StdRng) -> Result<(), String> {
+pub fn play(life: &mut Life, setting: &Setting, actions: usize, random: &mut StdRng) -> Result<(), String> {
     for _ in 0..actions {
         let mut point = random.random_range(0..100);
         let action = ACTIONS.iter().find_map(|(share, action)| {
@@ -39,28 +52,62 @@ pub fn play(life: &mut Life, actions: usize, random: &mut StdRng) -> Result<(), 
             point = point.saturating_sub(*share);
             hit.then_some(*action)
         });
-        act(life, action.unwrap_or(Action::Append), random)
+        act(life, setting, action.unwrap_or(Action::Append), random)
             .map_err(|error| format!("{action:?}: {}", chain(&error)))?;
         ensure(life.acknowledged_in_order(), || "acknowledged out of order".to_owned())?;
+        make_room(life)?;
         let all = life.ledger.written.len() - life.ledger.before;
         ensure(life.acknowledged() == all, || format!("{} of {all} acknowledged", life.acknowledged()))?;
     }
     life.end().map_err(|error| format!("no orderly end: {}", chain(&error)))
 }
 
-fn act(life: &mut Life, action: Action, random: &mut StdRng) -> Result<(), meterferry::queue::QueueError> {
+/// Where the queue has no room, everything is released until it has.
+fn make_room(life: &mut Life) -> Result<(), String> {
+    let mut rounds = 0;
+    if life.is_blocked() {
+        BLOCKED.fetch_add(1, Ordering::Relaxed);
+    }
+    while life.is_blocked() {
+        let end = life.outlet().end();
+        life.release(end).map_err(|error| chain(&error))?;
+        rounds += 1;
+        ensure(rounds < PATIENCE, || {
+            let tree = life.disk.live();
+            let files: Vec<_> =
+                tree.names.keys().map(|path| (path, tree.content(path).map(|content| content.len()))).collect();
+            let shown = (
+                life.ledger.release_point(),
+                life.recovered.release_point,
+                life.recovered.end,
+                life.disk.log().ops.len(),
+            );
+            format!("everything is released, and there is still no room: {shown:?} {files:?}")
+        })?;
+    }
+    life.settle().map_err(|error| chain(&error))
+}
+
+fn act(
+    life: &mut Life,
+    setting: &Setting,
+    action: Action,
+    random: &mut StdRng,
+) -> Result<(), meterferry::queue::QueueError> {
     let (release_point, end) = (life.ledger.release_point(), life.ledger.end());
     match action {
+        // Rarely released, so that it fills.
+        Action::Release if setting.max_size == TIGHT && random.random_bool(0.8) => life.append(40),
         Action::Append => {
-            let count =
-                if random.random_bool(0.1) { random.random_range(1..=GROUP) } else { random.random_range(1..=40) };
+            let many = setting.max_size > TIGHT && random.random_bool(0.1);
+            let count = random.random_range(1..=if many { GROUP } else { 60 });
             life.append(count)
         }
         Action::Release => {
             let next = if random.random_bool(0.4) { end } else { random.random_range(release_point..=end) };
             life.release(next)
         }
-        Action::SetAside if release_point < end => {
+        Action::SetAside if release_point < end && setting.max_size > TIGHT => {
             let entries = life.read(random.random_range(release_point..end))?;
             life.set_aside(&entries[0])
         }

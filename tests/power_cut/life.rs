@@ -23,6 +23,9 @@ pub const FOLDER: &str = "/data/queue";
 /// Messages in one group at most.
 pub const GROUP: u64 = 300;
 
+/// Receipts that may stand before a queue without room.
+const BARRIERS: usize = 1_000;
+
 /// What a queue is opened with.
 #[derive(Debug, Clone)]
 pub struct Setting {
@@ -82,6 +85,8 @@ pub struct Life {
     counter: mpsc::Sender<Ticket>,
     /// For a receipt that only shows that everything handed in before it was dealt with.
     barrier: (mpsc::Sender<Ticket>, mpsc::Receiver<Ticket>),
+    /// Those that did not come back yet.
+    barriers: usize,
     runtime: tokio::runtime::Runtime,
     handed_in: u64,
 }
@@ -127,7 +132,8 @@ impl Life {
             gate,
             acknowledgements,
             counter,
-            barrier: mpsc::channel(1),
+            barrier: mpsc::channel(BARRIERS),
+            barriers: 0,
             runtime: tokio::runtime::Builder::new_current_thread().build().expect("a runtime"),
             handed_in: 0,
         })
@@ -156,15 +162,29 @@ impl Life {
         let receipt = Receipt::new(self.barrier.0.clone(), Ticket { connection: 0, ordinal: 0 });
         let intake = self.intake.as_ref().ok_or(QueueError::Stopped)?;
         self.runtime.block_on(intake.acknowledge(receipt))?;
+        self.barriers += 1;
+        // Without room nothing comes back; a command is dealt with in the second round at the latest.
+        let mut rounds_without_room = 0;
         loop {
             if !self.gate.wait(|| self.has_ended()) {
                 return Err(QueueError::Stopped);
             }
-            if self.barrier.1.try_recv().is_ok() {
+            while self.barrier.1.try_recv().is_ok() {
+                self.barriers -= 1;
+            }
+            if self.barriers == 0 || rounds_without_room == 2 {
                 return Ok(());
+            }
+            if self.is_blocked() {
+                rounds_without_room += 1;
             }
             self.gate.step();
         }
+    }
+
+    /// Whether the queue has said that it has no room.
+    pub fn is_blocked(&self) -> bool {
+        self.metrics.queue.blocked.get()
     }
 
     /// Lets the writer run, as it has to when it is waited for.

@@ -6,11 +6,13 @@
 //! - [`message`], [`ledger`]: the model: numbered messages, and what has to be true of them.
 //! - [`gate`], [`life`]: a queue on a simulated disk, driven step by step.
 //! - [`history`], [`compare`]: random operations, cuts in them, and the comparison with the model.
-//! - [`cuts`]: the tests.
+//! - [`strands`]: many random histories at a time.
+//! - [`cuts`], [`damage`]: the tests.
 
 mod compare;
 mod content;
 mod cuts;
+mod damage;
 mod disk;
 mod fault;
 mod gate;
@@ -22,4 +24,5 @@ mod medium;
 mod message;
 #[path = "../harness/scale.rs"]
 mod scale;
+mod strands;
 mod tree;

@@ -1,0 +1,48 @@
+//! Independent random histories, played on all processors, each from a seed of its own.
+
+use std::panic;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::scale::seed;
+
+/// Plays strands 0 to `count`.
+pub fn run(count: u64, play: impl Fn(u64, &mut StdRng) + Sync) {
+    log();
+    let (next, seed) = (AtomicU64::new(0), seed());
+    let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let strand = next.fetch_add(1, Ordering::Relaxed);
+                    if strand >= count {
+                        break;
+                    }
+                    play(strand, &mut StdRng::seed_from_u64(seed ^ (strand << 32)));
+                }
+            });
+        }
+    });
+}
+
+/// Shows what the queue logs where RUST_LOG says so, for a strand that is replayed.
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+/// Panics of the database over damaged pages are caught by the queue, and are no news.
+pub fn quiet_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if info.location().is_none_or(|location| !location.file().contains("/redb-")) {
+                usual(info);
+            }
+        }));
+    });
+}
