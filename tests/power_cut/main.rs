@@ -13,7 +13,9 @@ mod compare;
 mod content;
 mod cuts;
 mod damage;
+#[allow(dead_code, reason = "a disk can also fail and be full: for histories that want it")]
 mod disk;
+#[allow(dead_code, reason = "a disk can also fail and be full: for histories that want it")]
 mod fault;
 mod gate;
 mod handle;
@@ -23,6 +25,7 @@ mod life;
 mod medium;
 mod message;
 #[path = "../harness/scale.rs"]
+#[allow(dead_code, reason = "not every test binary uses all of the test bed")]
 mod scale;
 mod strands;
 mod tree;
