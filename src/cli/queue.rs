@@ -9,6 +9,7 @@ use crate::queue::inspect::Inspector;
 
 mod export;
 mod forecast;
+mod pack;
 mod peek;
 pub(super) mod record;
 mod repair;
@@ -27,6 +28,8 @@ pub enum Command {
     Verify(verify::Args),
     /// Repair the queue while no agent runs; the agent does the same by itself
     Repair(repair::Args),
+    /// Compress what waits while no agent runs; the agent does the same by itself when nothing can be sent for long
+    Pack(pack::Args),
 }
 
 /// Which queue.
@@ -67,6 +70,7 @@ pub fn run(command: Command, global: &Global) -> ExitCode {
         Command::Export(args) => export::run(&args, global),
         Command::Verify(args) => verify::run(&args, global),
         Command::Repair(args) => repair::run(&args, global),
+        Command::Pack(args) => pack::run(&args, global),
     };
     result.unwrap_or_else(|code| code)
 }

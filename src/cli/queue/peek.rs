@@ -6,7 +6,7 @@ use super::Folder;
 use super::record::{find_json, preview};
 use crate::agent::live;
 use crate::cli::terminal::printable;
-use crate::cli::units::local_time;
+use crate::cli::units::{bytes, local_time};
 use crate::cli::{Global, fail, out};
 use crate::daily::date_of;
 use crate::queue::inspect::received;
@@ -69,32 +69,38 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, ExitCode> {
 }
 
 fn table(finds: &[Find]) -> String {
-    let mut text = format!("{:>10}  {:<19}  {:<10}  {:<12}  content\n", "sequence", "received", "source", "device");
+    let mut text =
+        format!("{:>10}  {:<19}  {:<12}  {:<16}  {:>10}\n", "sequence", "received", "source", "device", "size");
     for find in finds {
-        text.push_str(&line(find));
+        text.push_str(&lines(find));
     }
     text
 }
 
-/// Columns that fit a terminal of 80.
-fn line(find: &Find) -> String {
-    const CONTENT: usize = 33;
+/// The columns, then the content, on lines that fit a terminal of 80.
+fn lines(find: &Find) -> String {
+    const WIDTH: usize = 67;
     let entry = match find {
         Find::Record(entry) => entry,
         Find::Missing { first, last, reason } => return format!("{first:>10}  to {last} missing: {reason}\n"),
         Find::Damaged { first, last, reason } => return format!("{first:>10}  to {last} damaged: {reason}\n"),
     };
-    let (source, device, content) = match &entry.body {
-        Body::Reading(reading) => (&*reading.source, reading.device.as_str(), preview(&reading.payload, CONTENT)),
-        Body::Dead(dead) => (&*dead.source, "(dead letter)", printable(&dead.reason, CONTENT)),
-        Body::Gap(gap) => ("", "(gap)", printable(&format!("{} to {}: {}", gap.first, gap.last, gap.reason), CONTENT)),
-        Body::Daily(daily) => ("", "(receipt)", date_of(daily.day).to_string()),
+    let (source, device, payload, content) = match &entry.body {
+        Body::Reading(reading) => {
+            let payload = &reading.payload;
+            (&*reading.source, reading.device.as_str(), payload.len(), preview(payload, WIDTH))
+        }
+        Body::Dead(dead) => (&*dead.source, "(dead letter)", dead.payload.len(), printable(&dead.reason, WIDTH)),
+        Body::Gap(gap) => ("", "(gap)", 0, printable(&format!("{} to {}: {}", gap.first, gap.last, gap.reason), WIDTH)),
+        Body::Daily(daily) => ("", "(receipt)", 0, date_of(daily.day).to_string()),
     };
-    let time = local_time(received(&entry.body).wall_ms);
     format!(
-        "{:>10}  {time:<19}  {:<10}  {:<12}  {content}\n",
+        "{:>10}  {:<19}  {:<12}  {:<16}  {:>10}\n{:12}{content}\n",
         entry.sequence,
-        printable(source, 10),
-        printable(device, 13)
+        local_time(received(&entry.body).wall_ms),
+        printable(source, 12),
+        printable(device, 16),
+        bytes(payload as u64),
+        ""
     )
 }

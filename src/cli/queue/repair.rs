@@ -8,9 +8,10 @@ use super::Folder;
 use crate::agent;
 use crate::cli::progress::{Progress, Unit};
 use crate::cli::units::count;
-use crate::cli::{Global, fail, out};
+use crate::cli::{Global, fail, out, terminal};
 use crate::config::machine::Machine;
-use crate::queue::repair::{self, Repaired};
+use crate::queue::OpenError;
+use crate::queue::repair::{self, RepairError, Repaired};
 use crate::queue::segment_file;
 
 const EXAMPLES: &str = "\
@@ -50,9 +51,24 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, ExitCode> {
     };
     let repaired = {
         let mut progress = Progress::new("repairing", crate::queue::bytes_there(&path), Unit::Bytes);
-        repair::repair(&options, |read| progress.at(read)).map_err(|error| fail(&error))?
+        repair::repair(&options, |read| progress.at(read)).map_err(failed)?
     };
     Ok(out(&if args.json { format!("{}\n", repaired_json(&repaired)) } else { text(&repaired) }))
+}
+
+fn failed(error: RepairError) -> ExitCode {
+    match error {
+        RepairError::Open(OpenError::Locked { path, pid }) => {
+            terminal::fail(format_args!(
+                "an agent (process {pid}) has the queue in {}: it repairs what it comes to by itself\n  hint: meterferry \
+                 queue verify looks beside it; to repair now: systemctl stop meterferry; meterferry queue repair; systemctl \
+                 start meterferry",
+                path.display()
+            ));
+            ExitCode::FAILURE
+        }
+        error => fail(&error),
+    }
 }
 
 fn text(repaired: &Repaired) -> String {

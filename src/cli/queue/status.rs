@@ -12,7 +12,7 @@ use crate::agent::live::{self, Live};
 use crate::cli::units::{bytes, count, duration, local_time, rfc3339};
 use crate::cli::{Global, fail, out};
 use crate::clock::{self, Clock};
-use crate::config::settings::{Delivery, Settings};
+use crate::config::settings::{Delivery, Settings, WhenFull};
 use crate::forwarder::kafka::look;
 use crate::queue::inspect::{Inflow, Inspector, Status, received};
 use crate::reading::Received;
@@ -78,6 +78,7 @@ struct Looked {
     inflow: Option<Inflow>,
     max_size: Option<u64>,
     min_free: u64,
+    when_full: WhenFull,
     now: Received,
 }
 
@@ -104,7 +105,8 @@ impl Looked {
             Some(settings) => in_kafka(settings, &status),
         };
         let (max_size, min_free) = settings.map_or((None, 0), |it| (Some(it.queue.max_size), it.queue.min_free));
-        Ok(Self { status, live, kafka, oldest, newest, inflow, max_size, min_free, now })
+        let when_full = settings.map_or(WhenFull::Block, |settings| settings.queue.when_full);
+        Ok(Self { status, live, kafka, oldest, newest, inflow, max_size, min_free, when_full, now })
     }
 
     fn waiting(&self) -> u64 {
@@ -185,6 +187,11 @@ impl Looked {
         let kept = if self.min_free > 0 { format!("; {} stay free", bytes(self.min_free)) } else { String::new() };
         rows.push(("free on the disk", format!("{}{kept}", bytes(status.free_bytes))));
         rows.push(("full", self.growth().words(now)));
+        match self.when_full {
+            WhenFull::Block => {}
+            WhenFull::DropOldest => rows.push(("when full", "the oldest readings are given up".to_owned())),
+            WhenFull::Thin => rows.push(("when full", "the oldest readings are thinned out".to_owned())),
+        }
         rows.push(("dead letters", status.dead_letters.map_or_else(|| "cannot be read".to_owned(), count)));
         rows.push(("lost to damage", lost(status)));
         if !status.set_aside.is_empty() {
@@ -350,6 +357,7 @@ mod tests {
             inflow: Some(Inflow { records: 3_600, over: SPAN }),
             max_size: Some(2 << 30),
             min_free: 512 << 20,
+            when_full: WhenFull::Block,
             now,
         }
     }
