@@ -44,7 +44,7 @@ pub fn received(number: u64) -> Received {
 /// Mostly short; some fill more than a page of the database.
 pub fn payload(number: u64) -> Bytes {
     let scattered = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-    let length = if scattered % 97 == 0 { 9_000 } else { 20 + scattered as usize % 430 };
+    let length = if scattered.is_multiple_of(97) { 9_000 } else { 20 + scattered as usize % 430 };
     let text = format!("<{number}>");
     Bytes::from(text.repeat(length / text.len() + 1))
 }
