@@ -158,3 +158,35 @@ impl Occupied<'_> {
         Ok(self.inspector.letters().remove(ids)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::disk::LocalDisk;
+    use super::super::folder::Folder;
+    use super::*;
+    use crate::reading::{Body, Gap, Received};
+
+    /// Promise 6: an old dead letter is found by its age, but never one that was set aside while the clock was wrong.
+    #[test]
+    fn old_letters_are_found_by_a_clock_that_was_right() {
+        let path = tempfile::tempdir().expect("a temporary folder");
+        let folder = Folder::new(Arc::new(LocalDisk), path.path());
+        let letters = DeadLetters::new(&folder, u64::MAX);
+        let put = |sequence: u64, wall_ms: i64, synchronised: bool| {
+            let set_aside = Received { wall_ms, boot_ms: 5, boot_id: 9, synchronised };
+            let body = Body::Gap(Gap { first: 1, last: 1, reason: "test".into(), noticed: set_aside });
+            let letter = DeadLetter { queue_id: QueueId(7), sequence, reason: "test".into(), set_aside, body };
+            letters.put(&letter).expect("put away");
+        };
+        put(1, 1_000, true);
+        put(2, 0, false);
+        put(3, 9_000, true);
+        let old = letters.older_than(5_000).expect("readable");
+        assert_eq!(old, [(QueueId(7), 1)]);
+        assert_eq!(letters.remove(&old).expect("removed"), 1);
+        assert_eq!(letters.remove(&old).expect("removed"), 0);
+        assert_eq!(letters.ids().expect("readable"), [(QueueId(7), 2), (QueueId(7), 3)]);
+    }
+}
