@@ -209,7 +209,10 @@ impl Agent {
             false => format!("{line}\n"),
         };
         assert!(text.contains("open_day = "), "no open day in {text}");
-        fs::write(path, text.lines().map(line).collect::<String>()).expect("write");
+        // The first line is the checksum of what follows.
+        let content: String = text.lines().filter(|line| !line.starts_with('#')).map(line).collect();
+        let checksum = crc32fast::hash(content.as_bytes());
+        fs::write(path, format!("# crc32 {checksum:08x}\n{content}")).expect("write");
     }
 
     /// Copies the queue's folder, as a backup of the card would. The agent must not run.
