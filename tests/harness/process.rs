@@ -54,10 +54,9 @@ impl Bed {
         fs::create_dir_all(root).expect("cargo's folder for tests can be made");
         let folder =
             tempfile::Builder::new().prefix("meterferry-").tempdir_in(root).expect("a folder for this process").keep();
-        let keep = std::env::var_os("METERFERRY_KEEP").is_some();
         let mut guard = Command::new("sh")
             .args(["-c", GUARD, "guard"])
-            .arg(if keep { Path::new("") } else { &folder })
+            .arg(if keep() { Path::new("") } else { &folder })
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -73,9 +72,16 @@ impl Bed {
     }
 }
 
+/// METERFERRY_KEEP leaves every folder for a look at what is in it.
+fn keep() -> bool {
+    std::env::var_os("METERFERRY_KEEP").is_some()
+}
+
 /// A folder for one thing under test; removed when dropped, and by the guard in any case.
 pub fn scratch(name: &str) -> TempDir {
-    tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(&BED.folder).expect("a folder for this test")
+    let prefix = format!("{name}-");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).disable_cleanup(keep()).tempdir_in(&BED.folder).expect("a folder for this test")
 }
 
 /// A port on 127.0.0.1 that nobody uses now, and that this process is given once.
