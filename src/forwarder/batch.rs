@@ -17,6 +17,9 @@ pub const STREAM_LIMIT: Duration = Duration::from_secs(1);
 /// connection begins with less.
 const FIRST: Allowance = Allowance { records: 100, bytes: 12 * 1024 };
 
+/// How much larger than the last one a transaction may be, however quickly that went.
+const GROWTH: usize = 4;
+
 /// How much the next transaction may carry; at least one record in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowance {
@@ -124,10 +127,13 @@ impl Pace {
         } else if load.records.saturating_mul(2) >= records || load.bytes.saturating_mul(2) >= bytes {
             Allowance {
                 records: fits(load.records)
-                    .min(records.saturating_mul(2))
+                    .min(records.saturating_mul(GROWTH))
                     .max(records)
                     .min(self.most.records.max(FIRST.records)),
-                bytes: fits(load.bytes).min(bytes.saturating_mul(2)).max(bytes).min(self.most.bytes.max(FIRST.bytes)),
+                bytes: fits(load.bytes)
+                    .min(bytes.saturating_mul(GROWTH))
+                    .max(bytes)
+                    .min(self.most.bytes.max(FIRST.bytes)),
             }
         } else {
             self.allowance

@@ -49,7 +49,7 @@ pub fn producer(settings: &Kafka, agent_id: &str, group: &str) -> ClientConfig {
     config.set("message.max.bytes", "67108864");
     // A quarter of what is in flight: full batches leave at once, and the next is filled meanwhile. The wait of a batch that
     // is not full saves more requests than it costs time.
-    config.set("batch.size", "131072");
+    config.set("batch.size", "262144");
     config.set("linger.ms", "5");
     let mut config = over(config, settings, agent_id);
     config.set("acks", "all");

@@ -1,8 +1,7 @@
 //! What the client library tells between calls: delivery reports, errors, log lines.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -24,9 +23,6 @@ const MESSAGE: usize = 256;
 pub struct Ears {
     /// Bytes handed over and not yet reported; 0 only where every message was reported.
     in_flight: AtomicUsize,
-    /// Somebody waits for `in_flight` to be below this; 0 where nobody does.
-    awaited: AtomicUsize,
-    reported: Condvar,
     heard: Mutex<Heard>,
 }
 
@@ -44,38 +40,14 @@ impl Ears {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A message is about to be handed over, which takes a value of so many bytes. Said before, because its report may come
-    /// at once.
-    pub fn hand_over(&self, value: usize) {
-        self.in_flight.fetch_add(value + MESSAGE, Ordering::SeqCst);
-    }
-
-    /// The library did not take it.
-    pub fn take_back(&self, value: usize) {
-        self.in_flight.fetch_sub(value + MESSAGE, Ordering::SeqCst);
+    /// The library has taken a message with a value of so many bytes.
+    pub fn handed_over(&self, value: usize) {
+        self.in_flight.fetch_add(value + MESSAGE, Ordering::Relaxed);
     }
 
     /// Bytes handed over and not yet reported.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::SeqCst)
-    }
-
-    /// Waits until less than `bytes` (1 or more) are in flight, or `limit` has passed.
-    pub fn wait_below(&self, bytes: usize, limit: Duration) {
-        let heard = self.heard();
-        self.awaited.store(bytes, Ordering::SeqCst);
-        let waited = self.reported.wait_timeout_while(heard, limit, |_| self.in_flight() >= bytes);
-        self.awaited.store(0, Ordering::SeqCst);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
-    }
-
-    fn report(&self, value: usize) {
-        let before = self.in_flight.fetch_sub(value + MESSAGE, Ordering::SeqCst);
-        if before - (value + MESSAGE) < self.awaited.load(Ordering::SeqCst) {
-            // Taken, so that whoever waits has either seen the new figure or sleeps already.
-            drop(self.heard());
-            self.reported.notify_all();
-        }
+        self.in_flight.load(Ordering::Relaxed)
     }
 
     /// The delivery that failed, if one did.
@@ -143,11 +115,10 @@ impl ProducerContext for Ears {
             Ok(message) => message,
             Err((_, message)) => message,
         };
-        let value = message.payload_len();
+        self.in_flight.fetch_sub(message.payload_len() + MESSAGE, Ordering::Relaxed);
         if let Err((error, message)) = result {
             self.failed(error, message.topic());
         }
-        self.report(value);
     }
 }
 

@@ -46,7 +46,14 @@ impl Patience {
     fn check(&self, call: Call, until: Instant, ears: &Ears) -> Result<(), Failure> {
         (self.heartbeat)();
         if Instant::now() >= until {
-            let detail = ears.cause().unwrap_or_else(|| "no answer within kafka.request_timeout".to_owned());
+            let silence = match call {
+                Call::ReadResumePoint => {
+                    "no answer within kafka.request_timeout; where it stays so, Kafka may have left a transaction of this group \
+                     open: kafka-transactions.sh find-hanging shows it"
+                }
+                _ => "no answer within kafka.request_timeout",
+            };
+            let detail = ears.cause().unwrap_or_else(|| silence.to_owned());
             return Err(Failure { call, code: Code::OperationTimedOut, topic: None, detail });
         }
         if self.shutdown.is_asked() {

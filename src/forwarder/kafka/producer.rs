@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::settings::{Delivery, Kafka};
@@ -23,16 +23,17 @@ use crate::forwarder::resume::{Committed, ResumePoint};
 use crate::forwarder::timestamp::TopicLimits;
 
 /// Bytes handed to the library and not yet delivered; a single record may be larger.
-const IN_FLIGHT: usize = 512 * 1024;
+const IN_FLIGHT: usize = 1024 * 1024;
 
-/// Room that is waited for once the limit is reached: a wake-up for each record would cost more than the record.
-const ROOM: usize = IN_FLIGHT / 8;
+/// What may still be in flight when a wait at the limit ends: the broker's thread has enough to do while the library's wait,
+/// which lasts its whole time whatever comes meanwhile, goes on.
+const ENOUGH: usize = IN_FLIGHT / 4 * 3;
 
-/// Failed deliveries are looked for after so many records at the latest.
-const LOOK_EVERY: u32 = 256;
+/// Delivery reports are heard after so many records at the latest.
+const HEAR_EVERY: u32 = 64;
 
-/// A wait for delivery reports looks up so often.
-const LOOK: Duration = Duration::from_millis(50);
+/// One wait for delivery reports.
+const HEAR: Duration = Duration::from_millis(1);
 
 /// One slice of a transaction call that can be resumed.
 const CALL_SLICE: Duration = Duration::from_millis(250);
@@ -57,9 +58,9 @@ pub struct Link {
     reader: Option<BaseConsumer<Ears>>,
     /// What `send_offsets_to_transaction` wants to know of the group.
     membership: Option<Arc<ConsumerGroupMetadata>>,
-    producer: Option<Arc<ThreadedProducer<Ears>>>,
+    producer: Option<Arc<BaseProducer<Ears>>>,
     errands: Errands,
-    unlooked: u32,
+    unheard: u32,
     /// When the transaction that is open must be over: the broker ends it then.
     deadline: Option<Instant>,
 }
@@ -86,7 +87,7 @@ impl Link {
             membership,
             producer: None,
             errands,
-            unlooked: 0,
+            unheard: 0,
             deadline: None,
         }
     }
@@ -95,7 +96,7 @@ impl Link {
         self.settings.delivery == Delivery::ExactlyOnce
     }
 
-    fn producer(&self) -> &ThreadedProducer<Ears> {
+    fn producer(&self) -> &BaseProducer<Ears> {
         self.producer.as_deref().expect("init comes first")
     }
 
@@ -129,6 +130,7 @@ impl Link {
                 Err(KafkaError::Transaction(error))
                     if error.is_retriable() && error.code() == RDKafkaErrorCode::OperationTimedOut =>
                 {
+                    self.producer().poll(Duration::ZERO);
                     let ears = self.producer().context();
                     if call == Call::Init {
                         ears.cut_off(call).map_or(Ok(()), Err)?;
@@ -140,6 +142,19 @@ impl Link {
                 Err(error) => return Err(self.explain(call, &error)),
             }
         }
+    }
+
+    /// Hears reports until less than `bytes` are in flight.
+    fn wait_below(&self, bytes: usize) -> Result<(), Failure> {
+        let (until, mut stopping) = (self.until(), None);
+        let producer = self.producer();
+        producer.poll(Duration::ZERO);
+        while producer.context().in_flight() >= bytes {
+            producer.poll(HEAR);
+            self.undelivered()?;
+            self.patience.check_open(Call::Produce, until, &mut stopping, producer.context())?;
+        }
+        self.undelivered()
     }
 
     fn undelivered(&self) -> Result<(), Failure> {
@@ -226,37 +241,29 @@ impl Session for Link {
         }
         let producer = self.producer();
         let ears = producer.context();
-        // Asked for only where it has to wait: a look at the clock for each record would cost as much as sending it.
-        let (mut until, mut stopping) = (None, None);
+        let value = record.value.len();
         let mut message = BaseRecord::to(&record.topic)
             .key(record.key.as_str())
             .payload(&record.value[..])
             .timestamp(timestamp_ms)
             .headers(headers);
-        let value = record.value.len();
-        loop {
-            let flying = ears.in_flight();
-            if flying == 0 || flying + value <= IN_FLIGHT {
-                ears.hand_over(value);
-                match producer.send(message) {
-                    Ok(()) => break,
-                    Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => message = back,
-                    Err((error, _)) => {
-                        ears.take_back(value);
-                        let failed = self.explain(Call::Produce, &error);
-                        return Err(Failure { topic: Some(Arc::clone(&record.topic)), ..failed });
-                    }
-                }
-                ears.take_back(value);
-            }
-            ears.wait_below(ears.in_flight().saturating_sub(ROOM).max(1), LOOK);
-            self.undelivered()?;
-            let until = *until.get_or_insert_with(|| self.until());
-            self.patience.check_open(Call::Produce, until, &mut stopping, ears)?;
+        let flying = ears.in_flight();
+        if flying > 0 && flying + value > IN_FLIGHT {
+            self.wait_below(ENOUGH.saturating_sub(value).max(1))?;
         }
-        self.unlooked += 1;
-        if self.unlooked >= LOOK_EVERY {
-            self.unlooked = 0;
+        while let Err((error, back)) = producer.send(message) {
+            if !matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {
+                let failed = self.explain(Call::Produce, &error);
+                return Err(Failure { topic: Some(Arc::clone(&record.topic)), ..failed });
+            }
+            message = back;
+            self.wait_below(ears.in_flight().max(1))?;
+        }
+        ears.handed_over(value);
+        self.unheard += 1;
+        if self.unheard >= HEAR_EVERY {
+            self.unheard = 0;
+            self.producer().poll(Duration::ZERO);
             self.undelivered()?;
         }
         Ok(())
@@ -267,13 +274,10 @@ impl Session for Link {
         // A message that is not delivered fails by itself after this; a little more, so that its report is heard.
         let until = self.until() + REPORT;
         let producer = self.producer();
-        let ears = producer.context();
-        // The library's own count follows a moment after the last report; a commit before that would wait 100 ms for it.
-        while ears.in_flight() > 0 || producer.in_flight_count() > 0 {
-            ears.wait_below(1, LOOK);
-            std::thread::yield_now();
+        while producer.in_flight_count() > 0 {
+            producer.poll(HEAR);
             self.undelivered()?;
-            self.patience.check_open(Call::Produce, until, &mut stopping, ears)?;
+            self.patience.check_open(Call::Produce, until, &mut stopping, producer.context())?;
         }
         self.undelivered()
     }
@@ -313,6 +317,7 @@ impl Session for Link {
 
     fn idle(&mut self) -> Result<(), Failure> {
         let producer = self.producer();
+        producer.poll(Duration::ZERO);
         match producer.client().fatal_error() {
             Some(_) => Err(self.explain(Call::Begin, &KafkaError::Global(RDKafkaErrorCode::Fatal))),
             None => producer.context().cut_off(Call::Topics).map_or(Ok(()), Err),
