@@ -24,9 +24,9 @@ use crate::source::mqtt_listener::{self, BindError, ListenerSource};
 use crate::source::redelivery::Window;
 use crate::source::tls::TlsError;
 
-mod backlog;
+pub mod backlog;
 pub mod drain;
-mod ingest;
+pub mod ingest;
 pub mod live;
 mod pace;
 pub mod replay;

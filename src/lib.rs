@@ -32,6 +32,10 @@
 //! socket or random source; no lock is held across an await; no fsync runs on a tokio worker; no channel is
 //! unbounded; there is no `unsafe`. `tests/tidy` holds the code to this.
 
+// The test bed names the crate as everybody else does.
+#[cfg(test)]
+extern crate self as meterferry;
+
 pub mod source;
 
 pub mod receipt;

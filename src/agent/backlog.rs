@@ -11,7 +11,8 @@ use crate::shutdown::Shutdown;
 /// How long a full disk is given before a dead letter is tried again.
 const FULL_RETRY: Duration = Duration::from_secs(1);
 
-pub(super) struct QueueBacklog {
+/// The outlet, and what ends a wait for room on a full disk.
+pub struct QueueBacklog {
     pub outlet: Outlet,
     pub shutdown: Shutdown,
 }

@@ -15,7 +15,8 @@ use crate::source::Raw;
 use crate::source::redelivery::{Verdict, Window};
 
 /// What becomes of one source's raws.
-pub(super) struct Ingest {
+#[derive(Debug)]
+pub struct Ingest {
     pub payload: Payload,
     /// Bytes of one reading.
     pub max_reading_size: usize,
@@ -32,7 +33,7 @@ pub(super) struct Ingest {
 /// What is said about the messages of one source that become dead letters: the first at once, then how many there were,
 /// at most once in [`REMINDER`].
 #[derive(Debug, Default)]
-pub(super) struct Complaint {
+pub struct Complaint {
     said: Option<Instant>,
     unsaid: u64,
 }
@@ -69,22 +70,27 @@ impl Ingest {
     /// Runs until the source has gone. An error means that the queue has.
     pub async fn run(mut self, mut raws: mpsc::Receiver<Raw>) -> Result<(), QueueError> {
         while let Some(raw) = raws.recv().await {
-            let (body, mark) = self.body(&raw);
-            match self.window.judge(&raw.delivery, mark) {
-                Verdict::Redelivery => {
-                    self.metrics.redelivered.one();
-                    self.intake.acknowledge(raw.receipt).await?;
-                }
-                Verdict::New => {
-                    if let Body::Dead(dead) = &body {
-                        self.metrics.undecodable.one();
-                        self.complaint.of(dead, Instant::now());
-                    }
-                    self.intake.append(body, mark, raw.receipt, self.commit_delay).await?;
-                }
-            }
+            self.take(raw).await?;
         }
         Ok(())
+    }
+
+    /// Hands one message to the queue, or, where it was handed in before, only its receipt. Waits while the queue is busy.
+    pub async fn take(&mut self, raw: Raw) -> Result<(), QueueError> {
+        let (body, mark) = self.body(&raw);
+        match self.window.judge(&raw.delivery, mark) {
+            Verdict::Redelivery => {
+                self.metrics.redelivered.one();
+                self.intake.acknowledge(raw.receipt).await
+            }
+            Verdict::New => {
+                if let Body::Dead(dead) = &body {
+                    self.metrics.undecodable.one();
+                    self.complaint.of(dead, Instant::now());
+                }
+                self.intake.append(body, mark, raw.receipt, self.commit_delay).await
+            }
+        }
     }
 
     fn body(&self, raw: &Raw) -> (Body, Mark) {

@@ -7,8 +7,10 @@
 //! - [`gate`], [`life`]: a queue on a simulated disk, driven step by step.
 //! - [`history`], [`compare`]: random operations, cuts in them, and the comparison with the model.
 //! - [`strands`]: many random histories at a time.
-//! - [`cuts`], [`damage`]: the tests.
+//! - [`broker`], [`model_kafka`], [`whole_line`]: the same disk below a whole line.
+//! - [`cuts`], [`damage`], [`whole_line`]: the tests.
 
+mod broker;
 mod compare;
 mod content;
 mod cuts;
@@ -24,8 +26,11 @@ mod ledger;
 mod life;
 mod medium;
 mod message;
+#[path = "../harness/model_kafka.rs"]
+mod model_kafka;
 #[path = "../harness/scale.rs"]
 #[allow(dead_code, reason = "not every test binary uses all of the test bed")]
 mod scale;
 mod strands;
 mod tree;
+mod whole_line;

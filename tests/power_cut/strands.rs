@@ -30,7 +30,8 @@ pub fn run(count: u64, play: impl Fn(u64, &mut StdRng) + Sync) {
 
 /// Shows what the queue logs where RUST_LOG says so, for a strand that is replayed.
 fn log() {
-    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let silent = tracing_subscriber::filter::LevelFilter::OFF.into();
+    let filter = tracing_subscriber::EnvFilter::builder().with_default_directive(silent).from_env_lossy();
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }
 
