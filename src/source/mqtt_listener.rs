@@ -27,7 +27,7 @@ use crate::shutdown::Shutdown;
 use crate::source::Raw;
 use crate::source::mqtt_publisher::{Departure, Publisher};
 use crate::source::mqtt_seats::{Seat, Seats};
-use crate::source::mqtt_welcome::{Guest, Refusal, judge};
+use crate::source::mqtt_welcome::{Guest, Refusal, is_generated, judge};
 use crate::source::mqtt_wire::{FrameError, Wire};
 use crate::source::tls::{self, TlsError};
 
@@ -40,11 +40,11 @@ const HANDSHAKES: usize = 8;
 /// The delay after the system refused a connection (no file descriptors are left, for instance).
 const ACCEPT_DELAY: Duration = Duration::from_millis(500);
 
-/// The same complaint about the same client is a warning once in this time, else debug.
+/// The same about the same client, its coming and going too, is said once in this time, else debug.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Complaints that are remembered; further ones in that time are debug, so that nobody can flood the log.
-const MAX_COMPLAINTS: usize = 256;
+/// What is remembered as said; more in that time is debug, so that nobody can flood the log.
+const MAX_COMPLAINTS: usize = 64;
 
 /// A source of type `mqtt-listener`, not listening yet.
 #[derive(Debug)]
@@ -232,7 +232,12 @@ impl Hall {
         let (source, client_id) = (&*self.name, &*seat.client_id);
         self.metrics.connects.one();
         self.metrics.connected.set(true);
-        info!(source, client_id, %peer, keep_alive, clients = self.seats.len(), "MQTT client connected");
+        let clients = self.seats.len();
+        if self.is_news(peer.ip(), &seat.client_id, "connected") {
+            info!(source, client_id, %peer, keep_alive, clients, "MQTT client connected");
+        } else {
+            debug!(source, client_id, %peer, keep_alive, clients, "MQTT client connected again");
+        }
         let departure = Publisher::new(self, &mut wire, &seat, number, keep_alive).serve(shutdown).await;
         self.metrics.disconnects.one();
         self.metrics.connected.set(self.seats.len() > 1);
@@ -241,7 +246,11 @@ impl Hall {
                 self.complain(peer.ip(), client_id, &departure.to_string());
             }
             Departure::Orderly | Departure::Closed | Departure::TakenOver | Departure::Stopped => {
-                info!(source, client_id, %peer, why = %departure, "MQTT client disconnected");
+                if self.is_news(peer.ip(), client_id, &departure.to_string()) {
+                    info!(source, client_id, %peer, why = %departure, "MQTT client disconnected");
+                } else {
+                    debug!(source, client_id, %peer, why = %departure, "MQTT client disconnected again");
+                }
             }
         }
         drop(seat);
@@ -315,14 +324,17 @@ impl Hall {
         let source = &*self.name;
         // An id that was not let in can be long.
         let client_id: String = client_id.chars().take(64).collect();
-        if self.is_news(peer, Fingerprint::of(&[client_id.as_bytes(), what.as_bytes()])) {
+        if self.is_news(peer, &client_id, what) {
             warn!(source, %peer, client_id, "MQTT client sent away: {what}");
         } else {
             debug!(source, %peer, client_id, "MQTT client sent away: {what}");
         }
     }
 
-    fn is_news(&self, peer: IpAddr, complaint: Fingerprint) -> bool {
+    /// Whether this was not said of this client lately. Nameless ones are not told apart: each has a new name every time.
+    fn is_news(&self, peer: IpAddr, client_id: &str, what: &str) -> bool {
+        let name = if is_generated(client_id) { "" } else { client_id };
+        let complaint = Fingerprint::of(&[name.as_bytes(), what.as_bytes()]);
         let now = Instant::now();
         let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
         if complaints.len() >= MAX_COMPLAINTS {

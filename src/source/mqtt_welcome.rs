@@ -10,6 +10,9 @@ use crate::reading::Fingerprint;
 /// A client id may have this many bytes: it is logged, and stands in every record.
 const MAX_CLIENT_ID: usize = 256;
 
+/// How the names of nameless clients begin.
+const GENERATED: &str = "generated-";
+
 /// A client that is let in.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Guest {
@@ -71,9 +74,14 @@ pub(super) fn judge(connect: Connect, settings: &MqttListener) -> Result<Guest, 
         id if id.contains('\0') => return Err(Refusal::ClientIdWithNul),
         id if !id.is_empty() => id,
         _ if !connect.clean_session => return Err(Refusal::NoClientId),
-        _ => format!("generated-{:016x}", rand::random::<u64>()),
+        _ => format!("{GENERATED}{:016x}", rand::random::<u64>()),
     };
     Ok(Guest { client_id, keep_alive: connect.keep_alive })
+}
+
+/// Whether a client came without a name; one that calls itself so is treated the same.
+pub(super) fn is_generated(client_id: &str) -> bool {
+    client_id.starts_with(GENERATED)
 }
 
 /// Looks at every login and every byte, so that the time it takes tells nothing.

@@ -22,6 +22,7 @@ impl<T: Read + Write + Send> Stream for T {}
 /// A client of the agent's own listener.
 pub struct Adapter {
     port: u16,
+    client_id: String,
     tls: Option<Arc<ClientConfig>>,
     stream: Option<Box<dyn Stream>>,
     packet_id: u16,
@@ -32,7 +33,20 @@ pub struct Adapter {
 
 impl Adapter {
     pub fn new(port: u16) -> Self {
-        Self { port, tls: None, stream: None, packet_id: 0, repeats: 0, published: Vec::new() }
+        Self::named(port, "sma_0a1b2c")
+    }
+
+    /// With a client id of its own.
+    pub fn named(port: u16, client_id: &str) -> Self {
+        Self {
+            port,
+            client_id: client_id.to_owned(),
+            tls: None,
+            stream: None,
+            packet_id: 0,
+            repeats: 0,
+            published: Vec::new(),
+        }
     }
 
     /// With TLS, trusting this authority.
@@ -91,8 +105,7 @@ impl Adapter {
             }
         };
         // MQTT 3.1.1, clean session, 60 s keep alive, as the adapter's library does it.
-        let body = [&text("MQTT")[..], &[4, 0x02, 0, 60], &text("sma_0a1b2c")].concat();
-        stream.write_all(&packet(0x10, &body))?;
+        stream.write_all(&connect(&self.client_id, 60))?;
         let mut answer = [0; 4];
         stream.read_exact(&mut answer)?;
         assert_eq!(answer, [0x20, 2, 0, 0], "CONNACK, accepted");
@@ -100,13 +113,19 @@ impl Adapter {
     }
 }
 
-fn text(text: &str) -> Vec<u8> {
+/// CONNECT with a clean session; `keep_alive` in seconds.
+pub fn connect(client_id: &str, keep_alive: u8) -> Vec<u8> {
+    packet(0x10, &[&text("MQTT")[..], &[4, 0x02, 0, keep_alive], &text(client_id)].concat())
+}
+
+/// A text of MQTT: its length in two bytes, and itself.
+pub fn text(text: &str) -> Vec<u8> {
     let length = u16::try_from(text.len()).expect("a short text");
     [&length.to_be_bytes()[..], text.as_bytes()].concat()
 }
 
 /// Fixed header, remaining length, the rest.
-fn packet(kind: u8, body: &[u8]) -> Vec<u8> {
+pub fn packet(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut packet = vec![kind];
     let mut length = body.len();
     loop {

@@ -32,4 +32,5 @@ mod once;
 mod repeated_not_lost;
 mod rescue;
 mod security;
+mod siege;
 mod tools;

@@ -12,7 +12,7 @@ use crate::config::settings::{Interface, Mqtt, Queue, Tls};
 use crate::config::units::show_size;
 
 /// The longest topic, and what stands around topic and payload in a packet.
-const AROUND_PAYLOAD: u64 = 65_535 + 16;
+const AROUND_PAYLOAD: u64 = 65 * KIB;
 
 /// What MQTT's length field can say is one byte below 256 MiB.
 const LARGEST_PACKET: u64 = 255 * MIB;
@@ -109,7 +109,7 @@ pub fn max_packet_size(section: &mut Section, queue: &Queue, most: u64, default:
         report.error(
             place,
             format!(
-                "source.max_packet_size is {}: must be at least 64 KiB above queue.max_reading_size, {}",
+                "source.max_packet_size is {}: must be at least 65 KiB above queue.max_reading_size, {}",
                 quoted(&show_size(value)),
                 show_size(queue.max_reading_size as u64)
             ),
