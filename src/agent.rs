@@ -431,7 +431,8 @@ pub fn unconfigured_options(path: &Path) -> queue::Options {
         when_full: WhenFull::Block,
         pack_after: queue::PACK_AFTER,
         segment_size: 16 << 20,
-        redelivery_window: 10_000,
+        // As many packet identifiers as there are.
+        redelivery_window: 65_535,
         windows: BTreeMap::new(),
         max_dead_letters: u64::MAX,
         dead_letters_max_age: None,
@@ -460,13 +461,18 @@ pub fn queue_options(settings: &Settings, path: &Path, machine: &Machine) -> que
     }
 }
 
+/// Messages of one client of a listener that are remembered.
+const ADAPTER_WINDOW: usize = 1_000;
+
 /// Messages that a source remembers. The clients of a listener come and go on their own: none may push out of the window
-/// what another one has still to send again.
+/// what another one has still to send again. Adapters have few messages on their way, unlike a broker.
 fn window(settings: &Settings, source: &Source) -> usize {
     let one = settings.queue.redelivery_window;
     match &source.interface {
         Interface::Mqtt(_) => one,
-        Interface::MqttListener(listener) => one * listener.max_clients,
+        Interface::MqttListener(listener) => {
+            one.min(ADAPTER_WINDOW.max(listener.max_unacknowledged)) * listener.max_clients
+        }
     }
 }
 

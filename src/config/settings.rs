@@ -61,8 +61,7 @@ pub struct Queue {
     pub segment_size: u64,
     /// The longest a reading waits for its commit. Default 5 s.
     pub commit_delay: Duration,
-    /// Messages that a source remembers to recognise a redelivery; a listener so many for each client it may have.
-    /// Default 1,000.
+    /// Messages that a source remembers to recognise a redelivery. Default 10,000, fewer with small segments.
     pub redelivery_window: usize,
     /// Bytes of one reading; a larger one becomes a dead letter. Default 256 KiB.
     pub max_reading_size: usize,

@@ -16,6 +16,13 @@ const SEGMENTS: u64 = 4;
 /// A segment must hold several of the largest readings, or every reading rolls it.
 const READINGS: u64 = 4;
 
+/// Messages that a broker may have on its way. Mosquitto 2.0 exceeds its own limit: with every reconnect in which no
+/// acknowledgement gets through it sends more, thousands at last.
+const REDELIVERY_WINDOW: i64 = 10_000;
+
+/// Each segment begins with the window; a quarter of the segment is for it. Bytes of a message in it, at most.
+const MARK: u64 = 64;
+
 /// Kafka's default for `message.max.bytes` of a broker, less what surrounds a value.
 const COMMON_LIMIT: u64 = 1_000_000;
 
@@ -30,7 +37,7 @@ pub fn check(mut section: Section, around: Around<'_>, report: &mut Report) -> Q
     let when_full = when_full(&mut section, report);
     let segment_size = section.size(report, "segment_size", MIB..=256 * MIB, 16 * MIB);
     let commit_delay = section.duration(report, "commit_delay", MILLISECOND..=MINUTE, 5 * SECOND).or(5 * SECOND);
-    let redelivery_window = section.count(report, "redelivery_window", 20..=10_000).or(1_000);
+    let redelivery_window = section.count(report, "redelivery_window", 20..=65_535);
     let max_reading_size = section.size(report, "max_reading_size", KIB..=16 * MIB, 256 * KIB);
     let max_dead_letters = section.size(report, "max_dead_letters", MIB..=16 * GIB, 64 * MIB).or(64 * MIB);
 
@@ -41,6 +48,10 @@ pub fn check(mut section: Section, around: Around<'_>, report: &mut Report) -> Q
         Taken::Absent | Taken::Wrong => None,
     };
     let (max_at, segment_at, reading_at) = (at(&max_size), at(&segment_size), at(&max_reading_size));
+    let window_at = match &redelivery_window {
+        Taken::Value(given) => Some(given.place),
+        Taken::Absent | Taken::Wrong => None,
+    };
     let max_size = max_size.or(2 * GIB);
     let segment_size = segment_size.or(16 * MIB);
     let max_reading_size = max_reading_size.or(256 * KIB);
@@ -66,6 +77,18 @@ pub fn check(mut section: Section, around: Around<'_>, report: &mut Report) -> Q
             "raise segment_size, or lower max_reading_size",
         );
     }
+    let widest = i64::try_from(segment_size / READINGS / MARK).unwrap_or(i64::MAX);
+    let redelivery_window = redelivery_window.or(REDELIVERY_WINDOW.min(widest));
+    if let (true, Some(place)) = (redelivery_window > widest, window_at.or(segment_at)) {
+        report.error(
+            place,
+            format!(
+                "queue.redelivery_window is {redelivery_window}: must be at most {widest} with a queue.segment_size of {}",
+                show_size(segment_size)
+            ),
+            "each segment begins with the window; raise segment_size, or lower redelivery_window",
+        );
+    }
     if let (true, Some(place)) = (max_reading_size > COMMON_LIMIT, reading_at) {
         report.warning(
             place,
@@ -84,7 +107,7 @@ pub fn check(mut section: Section, around: Around<'_>, report: &mut Report) -> Q
         when_full,
         segment_size,
         commit_delay,
-        redelivery_window: usize::try_from(redelivery_window).unwrap_or(1_000),
+        redelivery_window: usize::try_from(redelivery_window).unwrap_or(usize::MAX),
         max_reading_size: usize::try_from(max_reading_size).unwrap_or(256 << 10),
         max_dead_letters,
         dead_letters_max_age: dead_letters_max_age.given().map(|given| given.value),
