@@ -1,6 +1,7 @@
 //! What the agent makes of a medium that a power cut has left.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -15,7 +16,7 @@ use crate::harness::document::{self, Message};
 use crate::harness::kafka::Kafka;
 use crate::harness::process;
 use crate::harness::small_disk::SmallDisk;
-use crate::harness::wait::{PATIENT, SOON};
+use crate::harness::wait::{self, PATIENT, SOON};
 
 /// A line of `[kafka]`: nobody listens there.
 pub const AWAY: &str = "bootstrap_servers = [\"127.0.0.1:9\"]";
@@ -47,15 +48,18 @@ pub fn look(recording: &Recording, image: Image, kafka: Option<&Kafka>) -> Found
     let at = image.cut.at;
     let disk = SmallDisk::after_a_cut(image.folder);
     let new = !disk.seen("queue/queue.toml").exists();
-    let mut revived = Revived::start(recording, &disk, kafka, at);
-    let before = revived.compare(recording, at);
+    let mut revived = Revived::start(recording, &disk);
+    let opened = opened(&revived.agent.log());
+    assert!(opened < BUDGET, "the queue was open after {opened:?}");
+    let before = revived.compare(at);
     revived.receive();
-    match kafka {
-        None => revived.compare_after(&before),
-        Some(kafka) => revived.delivers(recording, kafka, at, &before),
+    revived.agent.kill();
+    revived.compare_after(&before);
+    if let Some(kafka) = kafka {
+        revived.delivers(kafka, &disk, at, &before);
     }
     Found {
-        opened: revived.opened,
+        opened,
         checked: disk.was_checked(),
         new,
         acknowledged: recording.acknowledged(at).len(),
@@ -73,40 +77,31 @@ struct Before {
 }
 
 /// The agent after the cut.
-struct Revived {
+struct Revived<'r> {
+    recording: &'r Recording,
     agent: Agent,
-    /// The agent's own listener.
+    /// Speaks to the agent's own listener.
     adapter: Adapter,
-    /// The topic that it delivers to, if it does.
-    topic: String,
-    opened: Duration,
+    port: u16,
 }
 
-impl Revived {
-    fn start(recording: &Recording, disk: &SmallDisk, kafka: Option<&Kafka>, at: usize) -> Self {
-        // A topic of its own: what Kafka had at the cut is told by the resume point alone.
-        let topic = kafka.map_or_else(|| "nowhere".to_owned(), |kafka| kafka.topic("power-cut-after", 1));
-        if let (Some(kafka), Some(point)) = (kafka, recording.taken(at)) {
-            tell_resume_point(kafka, &recording.group, &topic, point);
-        }
+impl<'r> Revived<'r> {
+    /// Nobody is there but the adapter.
+    fn start(recording: &'r Recording, disk: &SmallDisk) -> Self {
         let port = process::free_port();
-        let brokers = kafka.map_or_else(|| "127.0.0.1:9".to_owned(), Kafka::plain);
-        let mut agent = disk.agent(|queue| {
-            let config = Config::new(&recording.agent_id, queue, &brokers, &topic).mqtt(NOBODY);
-            busy(config).source(&format!(
-                "name = \"adapter\"\ntype = \"mqtt-listener\"\nlisten = \"127.0.0.1:{port}\"\ntopics = [\"sma\"]\n\
-                 payload = \"sma\"\ncommit_delay = \"1ms\""
-            ))
+        let agent = disk.agent(|queue| config(recording, queue, port, "nowhere").kafka(AWAY));
+        let mut this = Self { recording, agent, adapter: Adapter::new(port), port };
+        this.agent.start();
+        wait::until_true("the agent to open its queue", SOON, || {
+            assert!(this.agent.ended().is_none(), "refused:\n{}", this.agent.log());
+            this.agent.log().contains(" starts ")
         });
-        agent.start();
-        agent.wait_log(" starts ", SOON);
-        let opened = opened(&agent.log());
-        assert!(opened < BUDGET, "the queue was open after {opened:?}");
-        Self { agent, adapter: Adapter::new(port), topic, opened }
+        this
     }
 
     /// Promises 1, 2, 7: all that was acknowledged is there or released, nothing else is, and nothing had to be salvaged.
-    fn compare(&mut self, recording: &Recording, at: usize) -> Before {
+    fn compare(&mut self, at: usize) -> Before {
+        let recording = self.recording;
         let status = status(&self.agent);
         let text = |key: &str| status[key].as_str().unwrap_or_default().to_owned();
         let number = |key: &str| status[key].as_u64().unwrap_or_else(|| panic!("{key} in {status}"));
@@ -126,9 +121,9 @@ impl Revived {
             .filter(|sequence| **sequence >= before.release_point && !before.readings.contains_key(sequence))
             .collect();
         assert!(missing.is_empty(), "acknowledged and gone: {missing:?}, of {status}\n{log}");
-        let foreign =
-            before.readings.iter().find(|(sequence, payload)| recording.readings.get(sequence) != Some(payload));
-        assert!(foreign.is_none(), "never stored under this number: {foreign:?}, of {status}");
+        let stored = |sequence: &u64| recording.readings.get(sequence) == before.readings.get(sequence);
+        let foreign: Vec<_> = before.readings.keys().filter(|sequence| !stored(sequence)).collect();
+        assert!(foreign.is_empty(), "never stored under these numbers: {foreign:?}, of {status}");
         let next = acknowledged.last().map_or(1, |last| last + 1);
         assert!(before.end >= next, "the next sequence is {}, was {next}", before.end);
         let released = recording.released(at)..=recording.taken_at_most(at);
@@ -146,8 +141,7 @@ impl Revived {
     }
 
     /// Promises 1, 3: what came after the cut has numbers that nothing before it had; every file is as it was written.
-    fn compare_after(&mut self, before: &Before) {
-        self.agent.kill();
+    fn compare_after(&self, before: &Before) {
         let mut readings = export(&self.agent, &before.queue_id);
         let new = readings.split_off(&before.end);
         // What is released may be unlinked at any time.
@@ -160,17 +154,23 @@ impl Revived {
     }
 
     /// Promises 2, 3: Kafka gets what it had not got before the cut and what came after it, once, under the same queue id.
-    fn delivers(&mut self, recording: &Recording, kafka: &Kafka, at: usize, before: &Before) {
-        let from = recording.taken(at).map_or(1, |point| point.next).max(before.release_point);
-        let owed = recording.acknowledged(at).iter().filter(|sequence| **sequence >= from);
-        let owed = owed.map(|sequence| message(&recording.readings[sequence]));
-        let owed: Vec<_> = owed.chain(self.adapter.published.iter().cloned()).collect();
-        Auditor::new(kafka, &self.topic).wait_for(&owed, PATIENT);
-        self.agent.stop();
+    fn delivers(&mut self, kafka: &Kafka, disk: &SmallDisk, at: usize, before: &Before) {
+        let taken = self.recording.taken(at);
+        let from = taken.map_or(1, |point| point.next).max(before.release_point);
+        // A topic of its own: what Kafka had got is told by the resume point alone.
+        let topic = kafka.topic("power-cut-after", 1);
+        if let Some(point) = taken {
+            tell_resume_point(kafka, &self.recording.group, &topic, point);
+        }
+        let config = config(self.recording, &disk.queue(), self.port, &topic);
+        self.agent.reconfigure(|_| config.kafka(&format!("bootstrap_servers = [{:?}]", kafka.plain())));
+        self.agent.start();
+        self.agent.wait_figures("everything to be in Kafka", PATIENT, |live| live.release_point == live.end);
+        self.agent.kill();
         // All that the image held is to be expected, acknowledged or not.
         let held = before.readings.range(from..).map(|(_, payload)| message(payload));
         let all: Vec<_> = held.chain(self.adapter.published.iter().cloned()).collect();
-        let audit = Auditor::new(kafka, &self.topic).audit(&all);
+        let audit = Auditor::new(kafka, &topic).audit(&all);
         audit.assert_exact();
         for record in &audit.records {
             let (queue, sequence) = record.id();
@@ -180,6 +180,15 @@ impl Revived {
             assert_eq!(new, sequence >= before.end, "{sequence} of {}, the queue's end was {}", record.key, before.end);
         }
     }
+}
+
+/// As the recorded agent's, with a listener beside the broker.
+fn config(recording: &Recording, queue: &Path, port: u16, topic: &str) -> Config {
+    let config = Config::new(&recording.agent_id, queue, "", topic).mqtt(NOBODY);
+    busy(config).source(&format!(
+        "name = \"adapter\"\ntype = \"mqtt-listener\"\nlisten = \"127.0.0.1:{port}\"\ntopics = [\"sma\"]\n\
+         payload = \"sma\"\ncommit_delay = \"1ms\""
+    ))
 }
 
 /// `opened_ms` of the agent's start line.
