@@ -49,7 +49,7 @@ pub struct BlockLog {
 }
 
 impl BlockLog {
-    /// `first.img` and `log.img` in `folder`.
+    /// Of the disk that was `image` in `folder` at first, and has `log.img` there.
     pub(super) fn read(folder: TempDir) -> Self {
         let log = File::open(folder.path().join("log.img")).expect("a log");
         let words = |sector: u64| {
@@ -78,7 +78,7 @@ impl BlockLog {
 
     /// Begins with the first disk.
     pub fn replay(&self) -> Replay<'_> {
-        let medium = fs::read(self.folder.path().join("first.img")).expect("the first image");
+        let medium = fs::read(self.folder.path().join("image")).expect("the first image");
         Replay { log: self, medium, durable: 0 }
     }
 

@@ -5,26 +5,24 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::agent::Agent;
+use tempfile::TempDir;
+
 use super::block_log::{BlockLog, SECTOR};
-use super::config::Config;
 use super::namespace;
 use super::process;
 use super::small_disk::{self, SmallDisk};
 
-/// Exports the logged image and mounts it. The daemon ends with the shell that started it.
-const EXPORT_AND_MOUNT: &str = "\
+/// Exports the logged image. The daemon ends with the shell that started it.
+const EXPORT: &str = "\
     setpriv --pdeathsig KILL qemu-storage-daemon \
         --blockdev driver=file,node-name=disk,filename=disk.img \
         --blockdev driver=file,node-name=log,filename=log.img \
         --blockdev driver=blklogwrites,node-name=logged,file=disk,log=log,log-sector-size=512 \
         --export type=fuse,id=export,node-name=logged,mountpoint=export.img,writable=on & \
     tries=0; \
-    until [ -s export.img ]; do kill -0 $! && [ $((tries += 1)) -le 1000 ] || exit 1; sleep 0.01; done; \
-    mount -o loop export.img mnt";
+    until [ -s export.img ]; do kill -0 $! && [ $((tries += 1)) -le 1000 ] || exit 1; sleep 0.01; done";
 
 /// Whether such a disk can be had here; says why a test does nothing where it cannot.
 pub fn available(test: &str) -> bool {
@@ -48,29 +46,24 @@ impl LoggedDisk {
     /// An empty ext4 of so many MiB. What makes it is not logged, what mounts it is.
     pub fn new(mib: u64) -> Self {
         let folder = process::scratch("logged-disk");
+        small_disk::make(&folder.path().join("image"), mib);
+        Self::after_a_cut(folder)
+    }
+
+    /// The file system in the file `image` of this folder, as another power cut has left it.
+    pub fn after_a_cut(folder: TempDir) -> Self {
         let path = |name: &str| folder.path().join(name);
-        small_disk::make(&path("first.img"), mib);
-        process::run(Command::new("cp").arg("--sparse=always").arg(path("first.img")).arg(path("disk.img")));
+        process::run(Command::new("cp").arg("--sparse=always").arg(path("image")).arg(path("disk.img")));
         File::create(path("log.img")).expect("a file of our own");
         File::create(path("export.img")).expect("a file of our own");
-        let disk = SmallDisk::mounted(folder, EXPORT_AND_MOUNT);
+        let disk = SmallDisk::mounted(folder, &format!("{EXPORT}; {}", small_disk::mount_or_check("export.img")));
         let log = File::open(disk.folder().join("log.img")).expect("the daemon's log");
         Self { disk, log }
     }
 
-    /// An agent whose queue is on it.
-    pub fn agent(&self, config: impl FnOnce(&Path) -> Config) -> Agent {
-        self.disk.agent(config)
-    }
-
-    /// The queue's folder, as the agent sees it.
-    pub fn place(&self) -> PathBuf {
-        self.disk.queue()
-    }
-
-    /// The queue's folder, as this process sees it.
-    pub fn queue(&self) -> PathBuf {
-        self.disk.seen("queue")
+    /// What is mounted.
+    pub fn disk(&self) -> &SmallDisk {
+        &self.disk
     }
 
     /// The entries of the log up to the last flush, at least: whatever was durable before this was asked is among them.

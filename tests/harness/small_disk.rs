@@ -46,8 +46,7 @@ impl SmallDisk {
     /// The file system in the file `image` of this folder, as a power cut has left it. Where it cannot be mounted it is
     /// checked first, as a Raspberry Pi does at its start.
     pub fn after_a_cut(folder: TempDir) -> Self {
-        let mount = "mount -o loop,errors=remount-ro image mnt";
-        Self::mounted(folder, &format!("{mount} || {{ fsck.ext4 -p image >fsck.log; [ $? -le 1 ] && {mount}; }}"))
+        Self::mounted(folder, &mount_or_check("image"))
     }
 
     /// Whether it had to be checked before it could be mounted.
@@ -181,6 +180,12 @@ impl SmallDisk {
     fn inside(&self) -> Vec<String> {
         ["nsenter", "--target", &self.holder.pid().to_string(), "--mount", "--"].map(str::to_owned).to_vec()
     }
+}
+
+/// The shell command that mounts this image at `mnt`, after a check if it must be.
+pub(super) fn mount_or_check(image: &str) -> String {
+    let mount = format!("mount -o loop,errors=remount-ro {image} mnt");
+    format!("{{ {mount} || {{ fsck.ext4 -p {image} >fsck.log; [ $? -le 1 ] && {mount}; }}; }}")
 }
 
 /// An empty ext4 of so many MiB.

@@ -1,19 +1,24 @@
 //! What the agent makes of a medium that a power cut has left.
 
-use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use rand::RngExt;
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::Image;
-use super::recording::{Recording, busy, tell_resume_point};
+use super::expected::{Before, Expected, Readings};
+use super::recording::{Recording, ResumePoint, busy, tell_resume_point};
+use super::witness::{Witness, chances};
 use crate::harness::adapter::Adapter;
 use crate::harness::agent::Agent;
 use crate::harness::auditor::Auditor;
 use crate::harness::config::Config;
 use crate::harness::document::{self, Message};
 use crate::harness::kafka::Kafka;
+use crate::harness::logged_disk::LoggedDisk;
 use crate::harness::process;
 use crate::harness::small_disk::SmallDisk;
 use crate::harness::wait::{self, PATIENT, SOON};
@@ -26,6 +31,11 @@ const NOBODY: u16 = 9;
 const BUDGET: Duration = Duration::from_secs(5);
 /// Readings that come after the cut.
 const AFTER: u64 = 3;
+/// Cuts in the recovery from one.
+const CUTS: usize = 2;
+
+/// No two readings that come after a cut are equal, or the second would be a redelivery.
+static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 /// What one image has shown.
 #[derive(Debug, Clone)]
@@ -35,128 +45,123 @@ pub struct Found {
     /// The file system could only be mounted after a check.
     pub checked: bool,
     /// The agent had not made its queue yet.
-    pub new: bool,
-    pub acknowledged: usize,
+    pub made: bool,
+    /// Something had been acknowledged.
+    pub acknowledged: bool,
     /// Something was released durably.
     pub released: bool,
     pub delivered: bool,
+    /// It was left by a cut in the recovery from a cut.
+    pub again: bool,
 }
 
-/// Mounts the image, starts the agent on it, and holds what it has against what was true before the cut. With a Kafka, it
+/// Mounts the image in `folder`, starts the agent on it, and holds what it has against what is expected. With a Kafka, it
 /// delivers, too.
-pub fn look(recording: &Recording, image: Image, kafka: Option<&Kafka>) -> Found {
-    let at = image.cut.at;
-    let disk = SmallDisk::after_a_cut(image.folder);
-    let new = !disk.seen("queue/queue.toml").exists();
-    let mut revived = Revived::start(recording, &disk);
-    let opened = opened(&revived.agent.log());
-    assert!(opened < BUDGET, "the queue was open after {opened:?}");
-    let before = revived.compare(at);
-    revived.receive();
+pub fn look(recording: &Recording, expected: &Expected, folder: TempDir, kafka: Option<&Kafka>) -> Found {
+    let disk = SmallDisk::after_a_cut(folder);
+    let (mut revived, mut found) = Revived::start(recording, &disk, expected);
+    revived.receive(|| ());
     revived.agent.kill();
-    revived.compare_after(&before);
+    revived.compare();
     if let Some(kafka) = kafka {
-        revived.delivers(kafka, &disk, at, &before);
+        revived.delivers(kafka, &disk, expected.taken.as_ref());
+        found.delivered = true;
     }
-    Found {
-        opened,
-        checked: disk.was_checked(),
-        new,
-        acknowledged: recording.acknowledged(at).len(),
-        released: before.release_point > 1,
-        delivered: kafka.is_some(),
-    }
+    found
 }
 
-/// What the queue held when the agent had opened it.
-struct Before {
-    queue_id: String,
-    release_point: u64,
-    end: u64,
-    readings: BTreeMap<u64, Vec<u8>>,
+/// The same on a disk that is logged again, and at what cuts in this log leave.
+pub fn look_twice(recording: &Recording, image: Image, kafka: Option<&Kafka>, failed: &AtomicBool) -> Vec<Found> {
+    let expected = Expected::of(recording, image.cut.at);
+    let disk = LoggedDisk::after_a_cut(image.folder);
+    let (mut revived, found) = Revived::start(recording, disk.disk(), &expected);
+    let moments = revived.receive(|| disk.logged());
+    revived.agent.kill();
+    let new = revived.compare();
+    let before = revived.before;
+    let log = disk.into_log();
+
+    let mut choices = chances(!image.seed);
+    let mut places: Vec<_> = (0..CUTS).map(|_| choices.random_range(0..=log.len())).collect();
+    places.sort_unstable();
+    let (mut replay, mut all) = (log.replay(), vec![found.clone()]);
+    for (number, at) in places.into_iter().enumerate() {
+        let seed = choices.random();
+        let folder = process::scratch("cut");
+        let cut = replay.cut(at, &mut chances(seed), &folder.path().join("image"));
+        let _witness = Witness { log: &log, seed, cut, failed };
+        let acknowledged = moments.iter().filter(|moment| **moment <= at).count();
+        let expected = expected.then(&before, found.made, &new, acknowledged);
+        let last = number + 1 == CUTS;
+        all.push(Found { again: true, ..look(recording, &expected, folder, kafka.filter(|_| last)) });
+    }
+    all
 }
 
-/// The agent after the cut.
+/// The agent after a cut, with nobody there but the adapter.
 struct Revived<'r> {
     recording: &'r Recording,
     agent: Agent,
     /// Speaks to the agent's own listener.
     adapter: Adapter,
     port: u16,
+    before: Before,
 }
 
 impl<'r> Revived<'r> {
-    /// Nobody is there but the adapter.
-    fn start(recording: &'r Recording, disk: &SmallDisk) -> Self {
+    /// Promise 7: it opens its queue by itself, soon, and had nothing to salvage.
+    fn start(recording: &'r Recording, disk: &SmallDisk, expected: &Expected) -> (Self, Found) {
+        let made = !disk.seen("queue/queue.toml").exists();
         let port = process::free_port();
-        let agent = disk.agent(|queue| config(recording, queue, port, "nowhere").kafka(AWAY));
-        let mut this = Self { recording, agent, adapter: Adapter::new(port), port };
-        this.agent.start();
+        let mut agent = disk.agent(|queue| config(recording, queue, port, "nowhere").kafka(AWAY));
+        agent.start();
         wait::until_true("the agent to open its queue", SOON, || {
-            assert!(this.agent.ended().is_none(), "refused:\n{}", this.agent.log());
-            this.agent.log().contains(" starts ")
+            assert!(agent.ended().is_none(), "refused:\n{}", agent.log());
+            agent.log().contains(" starts ")
         });
-        this
+        let opened = opened(&agent.log());
+        assert!(opened < BUDGET, "the queue was open after {opened:?}");
+        let before = before(&mut agent);
+        expected.compare(&before);
+        let found = Found {
+            opened,
+            checked: disk.was_checked(),
+            made,
+            acknowledged: !expected.stored.is_empty(),
+            released: before.release_point > 1,
+            delivered: false,
+            again: false,
+        };
+        (Self { recording, agent, adapter: Adapter::new(port), port, before }, found)
     }
 
-    /// Promises 1, 2, 7: all that was acknowledged is there or released, nothing else is, and nothing had to be salvaged.
-    fn compare(&mut self, at: usize) -> Before {
-        let recording = self.recording;
-        let status = status(&self.agent);
-        let text = |key: &str| status[key].as_str().unwrap_or_default().to_owned();
-        let number = |key: &str| status[key].as_u64().unwrap_or_else(|| panic!("{key} in {status}"));
-        let queue_id = text("queue_id");
-        let readings = export(&self.agent, &queue_id);
-        let before = Before { release_point: number("release_point"), end: number("end"), queue_id, readings };
-        assert!(self.agent.ended().is_none(), "the agent ended:\n{}", self.agent.log());
-        let log = self.agent.log();
-        assert!(!log.contains(" ERROR "), "nothing is an error that a power cut may leave:\n{log}");
-        let sound = status["damaged_files"] == Value::Array(vec![]) && status["lost"] == Value::Array(vec![]);
-        assert!(sound, "a power cut is no damage: {status}\n{log}");
-
-        let acknowledged = recording.acknowledged(at);
-        assert!(acknowledged.is_empty() || before.queue_id == recording.queue_id, "another queue: {status}\n{log}");
-        let missing: Vec<_> = acknowledged
-            .iter()
-            .filter(|sequence| **sequence >= before.release_point && !before.readings.contains_key(sequence))
-            .collect();
-        assert!(missing.is_empty(), "acknowledged and gone: {missing:?}, of {status}\n{log}");
-        let stored = |sequence: &u64| recording.readings.get(sequence) == before.readings.get(sequence);
-        let foreign: Vec<_> = before.readings.keys().filter(|sequence| !stored(sequence)).collect();
-        assert!(foreign.is_empty(), "never stored under these numbers: {foreign:?}, of {status}");
-        let next = acknowledged.last().map_or(1, |last| last + 1);
-        assert!(before.end >= next, "the next sequence is {}, was {next}", before.end);
-        let released = recording.released(at)..=recording.taken_at_most(at);
-        let point = before.release_point;
-        let known = acknowledged.is_empty() || released.contains(&point);
-        assert!(known, "released up to {point}, Kafka's word was {released:?}");
-        before
-    }
-
-    /// It is at work again.
-    fn receive(&mut self) {
-        for message in document::readings(&["after"], 0, AFTER) {
+    /// It is at work again; what `moment` says after each acknowledgement.
+    fn receive<T>(&mut self, moment: impl Fn() -> T) -> Vec<T> {
+        let mut moments = Vec::new();
+        for message in document::readings(&["after"], SERIAL.fetch_add(AFTER, Ordering::SeqCst), AFTER) {
             self.adapter.publish(&message);
+            moments.push(moment());
         }
+        moments
     }
 
     /// Promises 1, 3: what came after the cut has numbers that nothing before it had; every file is as it was written.
-    fn compare_after(&self, before: &Before) {
-        let mut readings = export(&self.agent, &before.queue_id);
-        let new = readings.split_off(&before.end);
+    /// Returns what came.
+    fn compare(&self) -> Readings {
+        let Before { queue_id, end, release_point: from, readings: before } = &self.before;
+        let mut readings = export(&self.agent, queue_id);
+        let new = readings.split_off(end);
         // What is released may be unlinked at any time.
-        let from = before.release_point;
-        let same = readings.range(from..).eq(before.readings.range(from..));
-        assert!(same, "of the readings from {from} on: {:?} and {:?}", readings.keys(), before.readings.keys());
+        let same = readings.range(from..).eq(before.range(from..));
+        assert!(same, "of the readings from {from} on: {:?} and {:?}", readings.keys(), before.keys());
         let published = self.adapter.published.iter().map(|message| &message.payload);
         assert!(new.values().eq(published), "what came after the cut has the numbers {:?}", new.keys());
         process::run(&mut self.agent.command(&["queue", "verify"]));
+        new
     }
 
     /// Promises 2, 3: Kafka gets what it had not got before the cut and what came after it, once, under the same queue id.
-    fn delivers(&mut self, kafka: &Kafka, disk: &SmallDisk, at: usize, before: &Before) {
-        let taken = self.recording.taken(at);
-        let from = taken.map_or(1, |point| point.next).max(before.release_point);
+    fn delivers(&mut self, kafka: &Kafka, disk: &SmallDisk, taken: Option<&ResumePoint>) {
         // A topic of its own: what Kafka had got is told by the resume point alone.
         let topic = kafka.topic("power-cut-after", 1);
         if let Some(point) = taken {
@@ -167,19 +172,31 @@ impl<'r> Revived<'r> {
         self.agent.start();
         self.agent.wait_figures("everything to be in Kafka", PATIENT, |live| live.release_point == live.end);
         self.agent.kill();
+        let from = taken.map_or(1, |point| point.next).max(self.before.release_point);
         // All that the image held is to be expected, acknowledged or not.
-        let held = before.readings.range(from..).map(|(_, payload)| message(payload));
+        let held = self.before.readings.range(from..).map(|(_, payload)| message(payload));
         let all: Vec<_> = held.chain(self.adapter.published.iter().cloned()).collect();
         let audit = Auditor::new(kafka, &topic).audit(&all);
         audit.assert_exact();
         for record in &audit.records {
             let (queue, sequence) = record.id();
-            let fits = queue == before.queue_id && sequence >= from;
-            assert!(fits, "{queue}-{sequence} after a resume at {from} of {}", before.queue_id);
-            let new = record.key == "after";
-            assert_eq!(new, sequence >= before.end, "{sequence} of {}, the queue's end was {}", record.key, before.end);
+            let fits = queue == self.before.queue_id && sequence >= from;
+            assert!(fits, "{queue}-{sequence} after a resume at {from} of {}", self.before.queue_id);
         }
     }
+}
+
+/// What a running agent's queue holds. A power cut is no damage, and no error.
+fn before(agent: &mut Agent) -> Before {
+    let status = status(agent);
+    let number = |key: &str| status[key].as_u64().unwrap_or_else(|| panic!("{key} in {status}"));
+    let queue_id = status["queue_id"].as_str().unwrap_or_default().to_owned();
+    let readings = export(agent, &queue_id);
+    let log = agent.log();
+    assert!(agent.ended().is_none() && !log.contains(" ERROR "), "{log}");
+    let sound = status["damaged_files"] == Value::Array(vec![]) && status["lost"] == Value::Array(vec![]);
+    assert!(sound, "{status}\n{log}");
+    Before { release_point: number("release_point"), end: number("end"), queue_id, readings }
 }
 
 /// As the recorded agent's, with a listener beside the broker.
@@ -199,7 +216,9 @@ fn opened(log: &str) -> Duration {
 }
 
 fn message(payload: &[u8]) -> Message {
-    Message { device: "90296857".to_owned(), topic: "sma".to_owned(), payload: payload.to_vec() }
+    let document: Value = serde_json::from_slice(payload).expect("a document");
+    let device = document["name"].as_str().expect("a name").to_owned();
+    Message { device, topic: "sma".to_owned(), payload: payload.to_vec() }
 }
 
 /// `queue status`, without asking Kafka.
@@ -209,7 +228,7 @@ pub fn status(agent: &Agent) -> Value {
 }
 
 /// Every reading that the queue holds, released or not, by sequence.
-pub fn export(agent: &Agent, queue_id: &str) -> BTreeMap<u64, Vec<u8>> {
+pub fn export(agent: &Agent, queue_id: &str) -> Readings {
     let text = process::run(&mut agent.command(&["queue", "export", "--released"]));
     let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line of JSON"));
     let reading = |line: Value| {

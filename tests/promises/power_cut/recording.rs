@@ -75,7 +75,7 @@ impl Recording {
     pub fn make(kafka: &Kafka, choices: &mut StdRng) -> Self {
         let disk = LoggedDisk::new(MIB);
         let mut line = Line::new(kafka, "power-cut");
-        line.agent = disk.agent(|queue| busy(line.config(queue)).kafka(AWAY));
+        line.agent = disk.disk().agent(|queue| busy(line.config(queue)).kafka(AWAY));
         let enough = AtomicBool::new(false);
         let (log_file, client) = (line.mosquitto.log_path(), line.client_id());
         let (moments, taken) = thread::scope(|scope| {
@@ -186,7 +186,7 @@ fn connected(line: &mut Line<'_>, disk: &LoggedDisk, choices: &mut StdRng) -> Ve
     let entries = disk.logged();
     let (group, topic, kafka) = (group(line), line.topic.clone(), line.kafka);
     let mut taken = vec![Taken { before: entries, point: None, after: entries }];
-    let config = busy(line.config(&disk.place()));
+    let config = busy(line.config(&disk.disk().queue()));
     line.agent.reconfigure(|_| config);
     let enough = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -210,7 +210,7 @@ fn connected(line: &mut Line<'_>, disk: &LoggedDisk, choices: &mut StdRng) -> Ve
 
 /// Kafka is away again: what a cut leaves of this time has nothing to do with what Kafka knows by then.
 fn second_outage(line: &mut Line<'_>, disk: &LoggedDisk, choices: &mut StdRng) {
-    let config = busy(line.config(&disk.place())).kafka(AWAY);
+    let config = busy(line.config(&disk.disk().queue())).kafka(AWAY);
     line.agent.reconfigure(|_| config);
     line.agent.start();
     load(line, 300, choices);
@@ -277,7 +277,7 @@ impl Acknowledgements {
 fn watch(disk: &LoggedDisk, mut acknowledgements: Acknowledgements, enough: &AtomicBool) -> Vec<Moment> {
     let mut moments: Vec<Moment> = Vec::new();
     while !enough.load(Ordering::SeqCst) {
-        let (acknowledged, oldest) = (acknowledgements.count(), oldest(&disk.queue()));
+        let (acknowledged, oldest) = (acknowledgements.count(), oldest(&disk.disk().seen("queue")));
         let before = moments.last().copied().unwrap_or_default();
         if (acknowledged, oldest) != (before.acknowledged, before.oldest) {
             moments.push(Moment { entries: disk.logged(), acknowledged, oldest: oldest.max(before.oldest) });
