@@ -7,7 +7,9 @@
 
 mod expected;
 mod image;
+mod life;
 mod recording;
+mod resume;
 mod witness;
 
 use std::fmt;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use super::recording::{Recording, ResumePoint};
+use super::recording::Recording;
+use super::resume::ResumePoint;
 
 /// Readings by sequence.
 pub type Readings = BTreeMap<u64, Vec<u8>>;

@@ -10,7 +10,9 @@ use tempfile::TempDir;
 
 use super::Image;
 use super::expected::{Before, Expected, Readings};
-use super::recording::{Recording, ResumePoint, busy, tell_resume_point};
+use super::life::busy;
+use super::recording::Recording;
+use super::resume::{ResumePoint, tell_resume_point};
 use super::witness::{Witness, chances};
 use crate::harness::adapter::Adapter;
 use crate::harness::agent::Agent;
@@ -44,7 +46,7 @@ pub struct Found {
     pub opened: Duration,
     /// The file system could only be mounted after a check.
     pub checked: bool,
-    /// The agent had not made its queue yet.
+    /// There was no queue yet: the agent has made it only now.
     pub made: bool,
     /// Something had been acknowledged.
     pub acknowledged: bool,

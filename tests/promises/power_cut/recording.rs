@@ -9,25 +9,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rand::RngExt;
 use rand::rngs::StdRng;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::{Offset, TopicPartitionList};
 
 use super::image::{self, AWAY};
+use super::life::{busy, connected, outage, second_outage};
+use super::resume::{ResumePoint, Taken, group, resume_point};
 use crate::harness::block_log::BlockLog;
-use crate::harness::config::Config;
-use crate::harness::document::Message;
 use crate::harness::kafka::Kafka;
 use crate::harness::line::Line;
 use crate::harness::logged_disk::LoggedDisk;
-use crate::harness::wait::{self, PATIENT, SetAtEnd};
+use crate::harness::wait::SetAtEnd;
 
 /// The file system's size: with the ext4 journal, room for the whole backlog.
 const MIB: u64 = 64;
-/// Spaces behind each document, so that a segment is full soon.
-const PADDING: usize = 2_500;
-
 /// What was certain when the log had so many entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Moment {
@@ -36,21 +30,6 @@ struct Moment {
     acknowledged: usize,
     /// The first sequence of the oldest segment: everything below is released, durably.
     oldest: u64,
-}
-
-/// Kafka's resume point, as it was while the log grew from one number of entries to another.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Taken {
-    before: usize,
-    point: Option<ResumePoint>,
-    after: usize,
-}
-
-/// The group's offset and its metadata.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResumePoint {
-    pub next: u64,
-    pub metadata: String,
 }
 
 /// A life, and the log of its disk.
@@ -159,94 +138,6 @@ impl fmt::Display for Recording {
     }
 }
 
-/// Commits, sends and rolls often, so that every kind of write comes by soon.
-pub fn busy(config: Config) -> Config {
-    let config = config.queue("commit_delay = \"20ms\"").queue("segment_size = \"1 MiB\"").queue("min_free = \"0 B\"");
-    config.kafka("linger = \"20ms\"")
-}
-
-/// The first start, with Kafka away: readings come in bursts and alone, twice the agent is killed over them.
-fn outage(line: &mut Line<'_>, choices: &mut StdRng) {
-    line.start();
-    load(line, 250, choices);
-    for _ in 0..2 {
-        let messages = padded(line, 200);
-        messages.iter().for_each(|message| line.publisher.publish(message));
-        let wanted = acknowledged(line) + choices.random_range(1..150);
-        wait::until_true("some acknowledgements", PATIENT, || acknowledged(line) >= wanted);
-        line.agent.kill();
-        line.agent.start();
-    }
-    load(line, 150, choices);
-}
-
-/// Kafka is there: the backlog goes to it, segments are unlinked, and readings still come.
-fn connected(line: &mut Line<'_>, disk: &LoggedDisk, choices: &mut StdRng) -> Vec<Taken> {
-    line.agent.stop();
-    let entries = disk.logged();
-    let (group, topic, kafka) = (group(line), line.topic.clone(), line.kafka);
-    let mut taken = vec![Taken { before: entries, point: None, after: entries }];
-    let config = busy(line.config(&disk.disk().queue()));
-    line.agent.reconfigure(|_| config);
-    let enough = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let sampler = scope.spawn(|| sample(kafka, &group, &topic, disk, &enough));
-        let _end = SetAtEnd(&enough);
-        line.agent.start();
-        load(line, 300, choices);
-        line.audit();
-        load(line, 300, choices);
-        let messages = padded(line, 100);
-        line.publisher.publish_all(&messages);
-        line.agent.kill();
-        line.agent.start();
-        line.audit();
-        line.agent.stop();
-        enough.store(true, Ordering::SeqCst);
-        taken.extend(sampler.join().expect("the sampler ends"));
-    });
-    taken
-}
-
-/// Kafka is away again: what a cut leaves of this time has nothing to do with what Kafka knows by then.
-fn second_outage(line: &mut Line<'_>, disk: &LoggedDisk, choices: &mut StdRng) {
-    let config = busy(line.config(&disk.disk().queue())).kafka(AWAY);
-    line.agent.reconfigure(|_| config);
-    line.agent.start();
-    load(line, 300, choices);
-    let count = line.publisher.published().len();
-    wait::until_true("the agent to store everything", PATIENT, || acknowledged(line) >= count);
-    line.agent.kill();
-}
-
-/// Publishes so many readings, in bursts and one by one, with pauses between them.
-fn load(line: &mut Line<'_>, count: u64, choices: &mut StdRng) {
-    let mut left = count;
-    while left > 0 {
-        let burst = if choices.random() { choices.random_range(1..=40) } else { 1 };
-        let messages = padded(line, burst.min(left));
-        line.publisher.publish_all(&messages);
-        left -= burst.min(left);
-        thread::sleep(Duration::from_millis(choices.random_range(0..60)));
-    }
-}
-
-fn padded(line: &mut Line<'_>, count: u64) -> Vec<Message> {
-    let mut messages = line.next(&["90296857"], count);
-    messages.iter_mut().for_each(|message| message.payload.extend([b' '; PADDING]));
-    messages
-}
-
-fn acknowledged(line: &Line<'_>) -> usize {
-    line.mosquitto.acknowledgements(&line.client_id())
-}
-
-/// The group that holds the resume point; the queue must be there.
-fn group(line: &Line<'_>) -> String {
-    let status = image::status(&line.agent);
-    format!("meterferry.{}.{}", line.topic, status["queue_id"].as_str().expect("an id"))
-}
-
 /// Counts in Mosquitto's log, which grows.
 struct Acknowledgements {
     log: BufReader<File>,
@@ -292,48 +183,4 @@ fn oldest(queue: &Path) -> u64 {
     let names = fs::read_dir(queue).into_iter().flatten().flatten().map(|entry| entry.file_name());
     let firsts = names.filter_map(|name| name.to_str()?.strip_suffix(".redb")?.parse().ok());
     firsts.min().unwrap_or(0)
-}
-
-/// Asks Kafka again and again until `enough`.
-fn sample(kafka: &Kafka, group: &str, topic: &str, disk: &LoggedDisk, enough: &AtomicBool) -> Vec<Taken> {
-    let consumer = reader(kafka, group);
-    let mut taken = Vec::new();
-    while !enough.load(Ordering::SeqCst) {
-        let before = disk.logged();
-        let point = committed(&consumer, topic);
-        taken.push(Taken { before, point, after: disk.logged() });
-        thread::sleep(Duration::from_millis(5));
-    }
-    taken
-}
-
-/// The resume point that Kafka keeps in this group for a queue that sends to `topic`.
-fn resume_point(kafka: &Kafka, group: &str, topic: &str) -> Option<ResumePoint> {
-    committed(&reader(kafka, group), topic)
-}
-
-/// Tells Kafka this resume point for a queue that sends to `topic`.
-pub fn tell_resume_point(kafka: &Kafka, group: &str, topic: &str, point: &ResumePoint) {
-    let mut list = TopicPartitionList::new();
-    let offset = Offset::Offset(i64::try_from(point.next).expect("small"));
-    list.add_partition_offset(&format!("{topic}-resume"), 0, offset).expect("an offset");
-    for mut element in list.elements() {
-        element.set_metadata(&point.metadata);
-    }
-    reader(kafka, group).commit(&list, CommitMode::Sync).expect("Kafka takes it");
-}
-
-fn reader(kafka: &Kafka, group: &str) -> BaseConsumer {
-    let mut config = kafka.client();
-    config.set("group.id", group).set("isolation.level", "read_committed").create().expect("a client")
-}
-
-fn committed(consumer: &BaseConsumer, topic: &str) -> Option<ResumePoint> {
-    let mut list = TopicPartitionList::new();
-    list.add_partition(&format!("{topic}-resume"), 0);
-    let committed = consumer.committed_offsets(list, PATIENT).expect("Kafka answers");
-    let element = committed.elements().into_iter().next().expect("what was asked for");
-    element.error().expect("no error of its own");
-    let next = u64::try_from(element.offset().to_raw()?).ok()?;
-    Some(ResumePoint { next, metadata: element.metadata().to_owned() })
 }
