@@ -36,7 +36,7 @@ use witness::{Witness, chances};
 /// Images that are looked at at a time.
 const WORKERS: usize = 2;
 /// One image in so many is also connected to Kafka and has to deliver.
-const DELIVERS: usize = 8;
+const DELIVERS: usize = 12;
 /// While the agent opens one image in so many, the power is cut again.
 const AGAIN: usize = 5;
 
