@@ -46,16 +46,19 @@ impl Expected {
         }
     }
 
-    /// When the agent had opened what a first cut left (`before`; `made`: the queue was made by it), and had then
-    /// acknowledged the first `acknowledged` of `new`.
-    pub fn then(&self, before: &Before, made: bool, new: &Readings, acknowledged: usize) -> Self {
+    /// When the agent had opened what a first cut left (`before`), and had then acknowledged the first `acknowledged` of
+    /// `new`.
+    pub fn then(&self, before: &Before, new: &Readings, acknowledged: usize) -> Self {
         let mut possible = before.readings.clone();
         possible.extend(new.clone());
+        // What it has shown once, it may already have sent.
         let kept = before.readings.keys().filter(|sequence| **sequence >= before.release_point);
+        let stored: Vec<_> = kept.chain(new.keys().take(acknowledged)).copied().collect();
+        // A queue that has never held anything may be made anew.
+        let named = self.queue_id.is_some() || !stored.is_empty();
         Self {
-            queue_id: (!made || acknowledged > 0).then(|| before.queue_id.clone()),
-            // What it has shown once, it may already have sent.
-            stored: kept.chain(new.keys().take(acknowledged)).copied().collect(),
+            queue_id: named.then(|| before.queue_id.clone()),
+            stored,
             possible,
             released: before.release_point..=*self.released.end(),
             taken: self.taken.clone(),

@@ -86,14 +86,14 @@ pub fn look_twice(recording: &Recording, image: Image, kafka: Option<&Kafka>, fa
     let mut choices = chances(!image.seed);
     let mut places: Vec<_> = (0..CUTS).map(|_| choices.random_range(0..=log.len())).collect();
     places.sort_unstable();
-    let (mut replay, mut all) = (log.replay(), vec![found.clone()]);
+    let (mut replay, mut all) = (log.replay(), vec![found]);
     for (number, at) in places.into_iter().enumerate() {
         let seed = choices.random();
         let folder = process::scratch("cut");
         let cut = replay.cut(at, &mut chances(seed), &folder.path().join("image"));
         let _witness = Witness { log: &log, seed, cut, failed };
         let acknowledged = moments.iter().filter(|moment| **moment <= at).count();
-        let expected = expected.then(&before, found.made, &new, acknowledged);
+        let expected = expected.then(&before, &new, acknowledged);
         let last = number + 1 == CUTS;
         all.push(Found { again: true, ..look(recording, &expected, folder, kafka.filter(|_| last)) });
     }
