@@ -6,6 +6,7 @@
 //! - [`mosquitto`], [`kafka`]: the servers on either side, which can be stopped, killed and started on the same data.
 //! - [`certificates`]: a certificate authority for the TLS tests of both sides.
 //! - [`namespace`], [`small_disk`]: another view of the machine, a disk that is full or broken; for root only.
+//! - [`logged_disk`], [`block_log`]: a disk that logs every block, and what a power cut may leave of it.
 //! - [`clock`]: a wall clock that can be set.
 //! - [`proxy`]: a TCP proxy that cuts, holds and swallows.
 //! - [`config`], [`agent`]: the agent's configuration file and the agent, as a process.
@@ -19,6 +20,7 @@
 pub mod adapter;
 pub mod agent;
 pub mod auditor;
+pub mod block_log;
 pub mod by_hand;
 pub mod certificates;
 pub mod clock;
@@ -26,6 +28,7 @@ pub mod config;
 pub mod document;
 pub mod kafka;
 pub mod line;
+pub mod logged_disk;
 pub mod mosquitto;
 pub mod namespace;
 pub mod on_disk;

@@ -114,7 +114,8 @@ impl Mosquitto {
         self.log().matches(&line).count()
     }
 
-    fn log_path(&self) -> PathBuf {
+    /// Its log file.
+    pub fn log_path(&self) -> PathBuf {
         self.folder.path().join("mosquitto.log")
     }
 }

@@ -43,7 +43,19 @@ impl SmallDisk {
         Self::mounted(folder, &mount)
     }
 
-    fn mounted(folder: TempDir, mount: &str) -> Self {
+    /// The file system in the file `image` of this folder, as a power cut has left it. Where it cannot be mounted it is
+    /// checked first, as a Raspberry Pi does at its start.
+    pub fn after_a_cut(folder: TempDir) -> Self {
+        Self::mounted(folder, &mount_or_check("image"))
+    }
+
+    /// Whether it had to be checked before it could be mounted.
+    pub fn was_checked(&self) -> bool {
+        self.folder.path().join("fsck.log").exists()
+    }
+
+    /// What the shell command `mount`, run in this folder, mounts at `mnt`.
+    pub(super) fn mounted(folder: TempDir, mount: &str) -> Self {
         fs::create_dir(folder.path().join("mnt")).expect("a folder of our own");
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c", HOLDER, "sh", mount]);
@@ -146,8 +158,18 @@ impl SmallDisk {
         self.run(&format!("mount -o remount,{options} \"$1\""));
     }
 
+    /// Ends everything that holds it, and leaves what it was made of.
+    pub(super) fn into_folder(self) -> TempDir {
+        self.folder
+    }
+
+    /// Where its image is.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Runs a shell script that sees it; `$1` is where it is mounted.
-    fn run(&self, script: &str) -> String {
+    pub(super) fn run(&self, script: &str) -> String {
         let mut command = self.inside().into_iter();
         let mut command_line = Command::new(command.next().expect("nsenter"));
         command_line.args(command).args(["sh", "-ec", script, "sh"]).arg(self.folder.path().join("mnt"));
@@ -160,7 +182,14 @@ impl SmallDisk {
     }
 }
 
-fn make(image: &Path, mib: u64) {
+/// The shell command that mounts this image at `mnt`, after a check if it must be.
+pub(super) fn mount_or_check(image: &str) -> String {
+    let mount = format!("mount -o loop,errors=remount-ro {image} mnt");
+    format!("{{ {mount} || {{ fsck.ext4 -p {image} >fsck.log; [ $? -le 1 ] && {mount}; }}; }}")
+}
+
+/// An empty ext4 of so many MiB.
+pub(super) fn make(image: &Path, mib: u64) {
     File::create(image).and_then(|file| file.set_len(mib << 20)).expect("a sparse file");
     // Nothing is kept back for root, who runs these tests.
     process::run(Command::new("mkfs.ext4").args(["-q", "-m", "0", "-b", "4096"]).arg(image));

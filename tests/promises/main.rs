@@ -29,6 +29,7 @@ mod network;
 mod never_stuck;
 mod nothing_acknowledged_before_disk;
 mod once;
+mod power_cut;
 mod repeated_not_lost;
 mod rescue;
 mod security;
