@@ -140,7 +140,7 @@ impl Identity {
     /// Reads the folder's identity; none where there is none. A file that makes no sense is `Err(Ok(reason))`.
     pub(super) fn read(folder: &Folder) -> Result<Option<Self>, Unreadable> {
         let path = folder.file(FILE);
-        let bytes = match folder.disk.read(&path) {
+        let bytes = match folder.read(FILE) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(Unreadable::Refused(OpenError::Folder { path, source })),

@@ -7,15 +7,14 @@
 //! - [`gate`], [`life`]: a queue on a simulated disk, driven step by step.
 //! - [`history`], [`compare`]: random operations, cuts in them, and the comparison with the model.
 //! - [`strands`]: many random histories at a time.
-//! - [`cuts`], [`damage`]: the tests.
+//! - [`cuts`], [`failures`], [`damage`]: the tests.
 
 mod compare;
 mod content;
 mod cuts;
 mod damage;
-#[allow(dead_code, reason = "a disk can also fail and be full: for histories that want it")]
 mod disk;
-#[allow(dead_code, reason = "a disk can also fail and be full: for histories that want it")]
+mod failures;
 mod fault;
 mod gate;
 mod handle;
