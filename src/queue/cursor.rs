@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 
 use super::folder::Folder;
 use super::record::{self, Content, WINDOW_KEY};
+use super::salvage;
 use super::segment::{Reader, SegmentError};
 use super::shared::State;
 use super::view;
@@ -51,6 +52,11 @@ impl Cursor {
     /// Lets go of the open file, as before it is replaced.
     pub fn close(&mut self) {
         self.open = None;
+    }
+
+    /// Whether the segment at fault has to be salvaged.
+    pub fn is_wreck(&self, error: &SegmentError) -> bool {
+        salvage::is_wreck(&self.folder, error)
     }
 
     /// Records from `from` on, below `state.end`: at most `count`, at most `bytes` (but at least one).

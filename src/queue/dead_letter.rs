@@ -20,6 +20,7 @@ use redb::{
 };
 
 use super::folder::{Folder, UNFINISHED};
+use super::salvage;
 use super::segment::{CACHE, Failure, SegmentError, create, guarded, open_for_reading, open_for_writing};
 use crate::reading::{DeadLetter, Fingerprint};
 
@@ -86,10 +87,10 @@ impl DeadLetters {
         self.distrust();
         match self.count() {
             Err(SegmentError::NotClosed { .. }) => match self.open().and_then(|database| self.close(database)) {
-                Err(error) if error.is_damage() => self.salvage(&error)?,
+                Err(error) if salvage::is_wreck(&self.folder, &error) => self.salvage(&error)?,
                 result => result?,
             },
-            Err(error) if error.is_damage() => self.salvage(&error)?,
+            Err(error) if salvage::is_wreck(&self.folder, &error) => self.salvage(&error)?,
             result => return result,
         }
         self.count()

@@ -11,7 +11,7 @@ use super::disk::Disk;
 pub(super) const UNFINISHED: &str = "new";
 
 /// How often, and how soon again, something is read that the medium refuses.
-pub(super) const TRIES: (u32, Duration) = (3, Duration::from_millis(100));
+pub(super) const TRIES: (u32, Duration) = (3, Duration::from_millis(10));
 
 /// Whether the medium itself refuses to be read there.
 pub(super) fn is_medium(error: &io::Error) -> bool {

@@ -9,7 +9,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use super::error::OpenError;
-use super::folder::Folder;
+use super::folder::{Folder, is_medium};
 use crate::daily::Ledger;
 use crate::reading::QueueId;
 
@@ -143,6 +143,7 @@ impl Identity {
         let bytes = match folder.read(FILE) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) if is_medium(&source) => return Err(Unreadable::Damaged(source.to_string())),
             Err(source) => return Err(Unreadable::Refused(OpenError::Folder { path, source })),
         };
         let identity = parse(&bytes).map_err(Unreadable::Damaged)?;

@@ -220,11 +220,11 @@ impl Store {
             Err(error) if error.is_full() => {
                 warn!(%error, "the disk is full: the queue takes nothing until there is room")
             }
-            Err(error) if error.is_damage() => return self.salvage_newest(&error),
+            Err(error) if salvage::is_wreck(&self.folder, &error) => return self.salvage_newest(&error),
             Err(error) => return Err(error.into()),
         }
         match self.read_newest() {
-            Err(error) if error.is_damage() => self.salvage_newest(&error),
+            Err(error) if salvage::is_wreck(&self.folder, &error) => self.salvage_newest(&error),
             result => {
                 result?;
                 Ok(None)

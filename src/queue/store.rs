@@ -18,7 +18,7 @@ use super::record::{self, Content, Stored, WINDOW_KEY, Window};
 use super::release;
 use super::reserve;
 use super::room::Room;
-use super::salvage::Wreck;
+use super::salvage::{self, Wreck};
 use super::segment::{self, Active, Reader};
 use super::shared::Shared;
 use crate::clock::Clock;
@@ -314,8 +314,10 @@ impl Store {
     fn holds_more(&self, first: u64) -> bool {
         let origin = self.identity.origin;
         let last = match Reader::open(&self.folder, first, origin).and_then(|reader| reader.last()) {
-            Err(error) if error.is_damage() => Wreck::look_through(&self.folder, first, u64::MAX, origin)
-                .map_or(None, |wreck| wreck.sequences(u64::MAX).last().copied()),
+            Err(error) if salvage::is_wreck(&self.folder, &error) => {
+                Wreck::look_through(&self.folder, first, u64::MAX, origin)
+                    .map_or(None, |wreck| wreck.sequences(u64::MAX).last().copied())
+            }
             last => last.unwrap_or(None),
         };
         last.is_some_and(|last| last >= self.release_point)
@@ -351,7 +353,7 @@ impl Store {
             put = self.dead_letters.put(letter);
         }
         if let Err(error) = &put
-            && error.is_damage()
+            && salvage::is_wreck(&self.folder, error)
         {
             self.dead_letters.salvage(error)?;
             put = self.dead_letters.put(letter);

@@ -270,9 +270,10 @@ impl Life {
         let id = self.outlet().fork("the model says so").inspect_err(|_| {
             self.ledger.fork_failed.get_or_insert(begun);
         })?;
-        self.settle()?;
+        // It is told, whatever comes next.
+        let settled = self.settle();
         self.ledger.id.change(begun, self.disk.position(), id);
-        Ok(())
+        settled
     }
 
     pub fn remember_filters(&mut self, filters: Vec<String>) -> Result<(), QueueError> {
