@@ -235,8 +235,10 @@ impl Store {
     fn salvage_newest(&mut self, error: &SegmentError) -> Result<Option<u128>, OpenError> {
         self.abandon();
         let claims = claims(&self.folder, &self.shared.state().segments.clone());
+        // Another queue's would hardly name the newest of these files.
+        let fits = usize::from(self.identity.newest == self.newest);
         if let Some(origin) = most_claimed(&claims)
-            && votes(&claims, origin) > votes(&claims, self.identity.origin)
+            && votes(&claims, origin) > votes(&claims, self.identity.origin) + fits
         {
             return Ok(Some(origin));
         }
