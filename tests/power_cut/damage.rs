@@ -50,7 +50,7 @@ fn damage_is_noticed_contained_and_told() {
         for case in 0..STRAND {
             let mut tree = sample.tree.clone();
             let what: Vec<String> =
-                (0..random.random_range(1..=scale(1, 2))).map(|_| damage(&mut tree, &other.tree, random)).collect();
+                (0..random.random_range(1..=2)).map(|_| damage(&mut tree, &other.tree, random)).collect();
             if is_of_the_other(&tree, &other.tree) {
                 continue;
             }
