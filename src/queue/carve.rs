@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use redb::StorageBackend;
 
-use super::folder::Folder;
+use super::folder::{Folder, TRIES, is_medium};
 
 /// First bytes of everything that can be found.
 pub(super) type Magic = [u8; 3];
@@ -64,6 +64,21 @@ pub(super) fn carve<K: Ord, V>(
         start += STEP as u64;
     }
     Ok(found)
+}
+
+/// Whether the medium gives every byte of a file.
+pub(super) fn is_readable(file: &dyn StorageBackend) -> bool {
+    let Ok(size) = file.len() else { return true };
+    let mut buffer = vec![0; STEP];
+    (0..size).step_by(STEP).all(|offset| {
+        let length = usize::try_from(size - offset).map_or(STEP, |left| left.min(STEP));
+        (0..TRIES.0).any(|again| {
+            if again > 0 {
+                std::thread::sleep(TRIES.1);
+            }
+            !file.read(offset, &mut buffer[..length]).is_err_and(|error| is_medium(&error))
+        })
+    })
 }
 
 fn candidates(bytes: &[u8], magic: Magic) -> impl Iterator<Item = usize> {

@@ -7,18 +7,28 @@ use std::ops::ControlFlow;
 
 use super::folder::Folder;
 use super::record::{self, Content, WINDOW_KEY};
+use super::salvage;
 use super::segment::{Reader, SegmentError};
 use super::shared::State;
+use super::view;
 use crate::reading::{Body, Entry, Fingerprint, Gap, Received};
 
 /// A reader's place in the folder: keeps the segment that it read last open.
 pub(super) struct Cursor {
     folder: Folder,
     origin: u128,
-    open: Option<(u64, Reader)>,
+    open: Option<Open>,
     /// Where the last reads ended, and what the records there are compared by: they may be dropped while it is not known
     /// yet whether Kafka has them.
     handed_out: VecDeque<(u64, Fingerprint)>,
+}
+
+/// The segment that was read last.
+struct Open {
+    first: u64,
+    reader: Reader,
+    /// It is a copy, which holds the records below this sequence.
+    copied: Option<u64>,
 }
 
 /// More reads than are under way at once.
@@ -42,6 +52,11 @@ impl Cursor {
     /// Lets go of the open file, as before it is replaced.
     pub fn close(&mut self) {
         self.open = None;
+    }
+
+    /// Whether the segment at fault has to be salvaged.
+    pub fn is_wreck(&self, error: &SegmentError) -> bool {
+        salvage::is_wreck(&self.folder, error)
     }
 
     /// Records from `from` on, below `state.end`: at most `count`, at most `bytes` (but at least one).
@@ -74,6 +89,12 @@ impl Cursor {
             match batch.missing.take() {
                 // What was read before is good; the missing come up again at the next call.
                 Some(_) if !batch.entries.is_empty() => batch.full = true,
+                Some(_) if self.is_copy() => {
+                    // The writer may have had the file open when it was copied.
+                    self.open = None;
+                    let (segment, path) = (first.unwrap_or(batch.next), self.folder.path().to_owned());
+                    return Err(Stopped::Fault { segment, error: SegmentError::Busy { path } });
+                }
                 Some((missing, last)) => return Err(Stopped::Missing { segment: first, first: missing, last }),
                 None => {}
             }
@@ -89,7 +110,7 @@ impl Cursor {
 
     fn read_segment(&mut self, first: u64, until: u64, batch: &mut Batch<'_>) -> Result<(), Stopped> {
         let origin = self.origin;
-        let reader = self.reader(first)?;
+        let reader = self.reader(first, batch.state)?;
         let mut damage = None;
         let scanned = reader.scan(batch.next, until, |sequence, bytes| match record::decode(origin, sequence, bytes) {
             Ok(_) if sequence != WINDOW_KEY && sequence < batch.next => {
@@ -132,7 +153,7 @@ impl Cursor {
             // Missing ones are sent as a gap; released ones are not known any more.
             return Ok((sequence >= state.release_point).then(|| record::hole_fingerprint(sequence)));
         };
-        let reader = self.reader(first)?;
+        let reader = self.reader(first, state)?;
         let mut found = None;
         reader
             .scan(sequence, sequence + 1, |sequence, bytes| {
@@ -143,15 +164,28 @@ impl Cursor {
         Ok(Some(found.unwrap_or_else(|| record::hole_fingerprint(sequence))))
     }
 
-    fn reader(&mut self, first: u64) -> Result<&Reader, Stopped> {
-        if self.open.as_ref().is_none_or(|(open, _)| *open != first) {
+    fn is_copy(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.copied.is_some())
+    }
+
+    fn reader(&mut self, first: u64, state: &State) -> Result<&Reader, Stopped> {
+        let fits = |open: &Open| open.first == first && open.copied.is_none_or(|end| end == state.end);
+        if !self.open.as_ref().is_some_and(fits) {
             self.open = None;
-            let reader = Reader::open(&self.folder, first, self.origin)
-                .map_err(|error| Stopped::Fault { segment: first, error })?;
-            self.open = Some((first, reader));
+            let mut copied = None;
+            let reader = match Reader::open(&self.folder, first, self.origin) {
+                // A write has failed, and the writer could not repair it yet.
+                Err(SegmentError::NotClosed { .. }) if state.segments.last() == Some(&first) => {
+                    copied = Some(state.end);
+                    view::open_copy(&self.folder, first, self.origin)
+                }
+                reader => reader,
+            };
+            let reader = reader.map_err(|error| Stopped::Fault { segment: first, error })?;
+            self.open = Some(Open { first, reader, copied });
         }
         match &self.open {
-            Some((_, reader)) => Ok(reader),
+            Some(open) => Ok(&open.reader),
             None => unreachable!("the segment was opened above"),
         }
     }

@@ -20,6 +20,7 @@ use redb::{
 };
 
 use super::folder::{Folder, UNFINISHED};
+use super::salvage;
 use super::segment::{CACHE, Failure, SegmentError, create, guarded, open_for_reading, open_for_writing};
 use crate::reading::{DeadLetter, Fingerprint};
 
@@ -46,6 +47,17 @@ impl DeadLetters {
     /// Puts one away; durable when it returns. Putting the same one away again changes nothing. Returns how many old
     /// ones were deleted for it.
     pub fn put(&self, letter: &DeadLetter) -> Result<u64, SegmentError> {
+        self.put_once(letter).inspect_err(|_| self.distrust())
+    }
+
+    /// What could not be flushed must not be found when the file is opened next.
+    pub(super) fn distrust(&self) {
+        if let Err(error) = self.folder.disk.drop_cache(&self.path) {
+            tracing::debug!(%error, "the dead letters stay in memory as they are");
+        }
+    }
+
+    fn put_once(&self, letter: &DeadLetter) -> Result<u64, SegmentError> {
         let database = self.open()?;
         guarded(&self.path, || {
             let bytes = encode(letter).map_err(|error| std::io::Error::other(error.to_string()))?;
@@ -72,12 +84,13 @@ impl DeadLetters {
 
     /// Makes the file readable that a power cut has left open. Returns how many letters there are.
     pub fn recover(&self) -> Result<u64, SegmentError> {
+        self.distrust();
         match self.count() {
             Err(SegmentError::NotClosed { .. }) => match self.open().and_then(|database| self.close(database)) {
-                Err(error) if error.is_damage() => self.salvage(&error)?,
+                Err(error) if salvage::is_wreck(&self.folder, &error) => self.salvage(&error)?,
                 result => result?,
             },
-            Err(error) if error.is_damage() => self.salvage(&error)?,
+            Err(error) if salvage::is_wreck(&self.folder, &error) => self.salvage(&error)?,
             result => return result,
         }
         self.count()

@@ -9,7 +9,7 @@ use std::ops::Bound;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::Path;
 
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
@@ -43,6 +43,12 @@ pub trait Disk: fmt::Debug + Send + Sync {
 
     /// Makes a file's content durable, not its name.
     fn sync(&self, path: &Path) -> io::Result<()>;
+
+    /// Has what is read of a file from now on come from the medium. After a failed flush memory may hold what the medium
+    /// does not: the kernel takes for written what it could not write, and no later flush writes it.
+    fn drop_cache(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Makes the names in a folder durable.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
@@ -151,6 +157,13 @@ impl Disk for LocalDisk {
 
     fn sync(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
+    }
+
+    fn drop_cache(&self, path: &Path) -> io::Result<()> {
+        let file = File::open(path)?;
+        // Only what is written can be dropped. What cannot be written is dropped with it: it is not there.
+        let _ = file.sync_all();
+        Ok(posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?)
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {

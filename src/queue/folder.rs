@@ -3,11 +3,21 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::disk::Disk;
 
 /// Extension of what is being made; it gets its own name when it is whole.
 pub(super) const UNFINISHED: &str = "new";
+
+/// How often, and how soon again, something is read that the medium refuses.
+pub(super) const TRIES: (u32, Duration) = (3, Duration::from_millis(10));
+
+/// Whether the medium itself refuses to be read there.
+pub(super) fn is_medium(error: &io::Error) -> bool {
+    let medium = [nix::errno::Errno::EIO as i32, nix::errno::Errno::EISDIR as i32];
+    error.raw_os_error().is_some_and(|code| medium.contains(&code))
+}
 
 /// A folder on a disk. Clones mean the same folder.
 #[derive(Debug, Clone)]
@@ -63,6 +73,18 @@ impl Folder {
         }
     }
 
+    /// The content of a small file. What the medium refuses once may be had the next time.
+    pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let path = self.file(name);
+        for _ in 1..TRIES.0 {
+            match self.disk.read(&path) {
+                Err(error) if is_medium(&error) => std::thread::sleep(TRIES.1),
+                result => return result,
+            }
+        }
+        self.disk.read(&path)
+    }
+
     /// Writes a small file so that a power cut leaves the old one or the new one.
     pub fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let path = self.file(name);
@@ -104,14 +126,21 @@ fn make(disk: &dyn Disk, path: &Path) -> io::Result<()> {
         }
         made => made,
     };
-    match made {
+    let was_there = match made {
         // What else may have the name is found out when it is listed.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        made => made?,
-    }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => true,
+        made => made.map(|()| false)?,
+    };
+    // A folder that was there may have been made by a start that failed here.
     match disk.sync_folder(parent) {
         // A folder that may be passed but not listed cannot be opened, and so not be synchronised.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        // The queue may be a disk of its own, below a folder that nobody writes to.
+        Err(error)
+            if was_there && matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::InvalidInput) =>
+        {
+            Ok(())
+        }
         synchronised => synchronised,
     }
 }

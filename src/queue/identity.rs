@@ -9,7 +9,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use super::error::OpenError;
-use super::folder::Folder;
+use super::folder::{Folder, is_medium};
 use crate::daily::Ledger;
 use crate::reading::QueueId;
 
@@ -140,9 +140,10 @@ impl Identity {
     /// Reads the folder's identity; none where there is none. A file that makes no sense is `Err(Ok(reason))`.
     pub(super) fn read(folder: &Folder) -> Result<Option<Self>, Unreadable> {
         let path = folder.file(FILE);
-        let bytes = match folder.disk.read(&path) {
+        let bytes = match folder.read(FILE) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) if is_medium(&source) => return Err(Unreadable::Damaged(source.to_string())),
             Err(source) => return Err(Unreadable::Refused(OpenError::Folder { path, source })),
         };
         let identity = parse(&bytes).map_err(Unreadable::Damaged)?;

@@ -77,9 +77,10 @@ impl DeadLetters {
 
     /// Removes them, durably; returns how many were there.
     pub fn remove(&self, ids: &[LetterId]) -> Result<u64, SegmentError> {
-        if ids.is_empty() {
-            return Ok(0);
-        }
+        if ids.is_empty() { Ok(0) } else { self.remove_once(ids).inspect_err(|_| self.distrust()) }
+    }
+
+    fn remove_once(&self, ids: &[LetterId]) -> Result<u64, SegmentError> {
         guarded(&self.path, || {
             if !self.folder.has(&self.path)? {
                 return Ok(0);

@@ -26,6 +26,7 @@ use super::salvage;
 use super::segment::{self, Active, Reader, SegmentError};
 use super::shared::{Shared, State};
 use super::store::{Capacity, Store, remember};
+use super::view;
 use crate::clock::Clock;
 use crate::config::settings::WhenFull;
 use crate::metrics::Metrics;
@@ -76,8 +77,11 @@ pub(super) fn open(
     claim(folder)?;
     let lock = lock::take(folder)?;
     folder.remove_unfinished().map_err(unusable)?;
+    // Names that were given before the last end may not be on the medium yet.
+    folder.sync().map_err(unusable)?;
     let segments = segments(folder).map_err(unusable)?;
     let (identity, fresh) = identity(folder, options, &segments)?;
+    release::settle(folder);
     let released = release::read(folder, identity.origin);
     let moved = matches!((&identity.hardware_serial, &options.hardware_serial), (Some(then), Some(now)) if then != now);
     let shared = Shared::new(State {
@@ -96,6 +100,7 @@ pub(super) fn open(
         hardware_serial: options.hardware_serial.clone(),
         active: None,
         newest: 0,
+        stray: None,
         next: 1,
         release_point: released.unwrap_or(1),
         released_on_disk: released.unwrap_or(0),
@@ -215,11 +220,11 @@ impl Store {
             Err(error) if error.is_full() => {
                 warn!(%error, "the disk is full: the queue takes nothing until there is room")
             }
-            Err(error) if error.is_damage() => return self.salvage_newest(&error),
+            Err(error) if salvage::is_wreck(&self.folder, &error) => return self.salvage_newest(&error),
             Err(error) => return Err(error.into()),
         }
         match self.read_newest() {
-            Err(error) if error.is_damage() => self.salvage_newest(&error),
+            Err(error) if salvage::is_wreck(&self.folder, &error) => self.salvage_newest(&error),
             result => {
                 result?;
                 Ok(None)
@@ -230,8 +235,10 @@ impl Store {
     fn salvage_newest(&mut self, error: &SegmentError) -> Result<Option<u128>, OpenError> {
         self.abandon();
         let claims = claims(&self.folder, &self.shared.state().segments.clone());
+        // Another queue's would hardly name the newest of these files.
+        let fits = usize::from(self.identity.newest == self.newest);
         if let Some(origin) = most_claimed(&claims)
-            && votes(&claims, origin) > votes(&claims, self.identity.origin)
+            && votes(&claims, origin) > votes(&claims, self.identity.origin) + fits
         {
             return Ok(Some(origin));
         }
@@ -258,7 +265,10 @@ impl Store {
             let before = self.shared.state().segments.range(..newest).next_back().copied();
             if let Some(before) = before {
                 let newer = std::mem::take(&mut self.marks);
-                self.read_window_and_marks(before)?;
+                // What is wrong there is mended when its turn comes, and nothing is wrong here.
+                if let Err(error) = self.read_window_and_marks(before) {
+                    warn!(%error, "the redelivery window is not complete: readings that are sent again may be stored again");
+                }
                 for (source, marks) in newer {
                     for mark in marks {
                         remember(&mut self.marks, &source, mark, &self.window);
@@ -271,7 +281,13 @@ impl Store {
 
     /// Reads one segment through. True if it began with a window record.
     fn read_window_and_marks(&mut self, first: u64) -> Result<bool, SegmentError> {
-        let reader = Reader::open(&self.folder, first, self.identity.origin)?;
+        let reader = match Reader::open(&self.folder, first, self.identity.origin) {
+            // The disk is full: it could not be opened for writing, and so not be repaired.
+            Err(SegmentError::NotClosed { .. }) if first == self.newest && self.active.is_none() => {
+                view::open_copy(&self.folder, first, self.identity.origin)?
+            }
+            reader => reader?,
+        };
         let (origin, capacity) = (self.identity.origin, self.window.clone());
         let marks = std::mem::take(&mut self.marks);
         let mut found = Found { marks, release_point: 0, end: first, window: false, receipt: None };

@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::cursor::{Cursor, Stopped};
 use super::error::QueueError;
-use super::folder::Folder;
+use super::folder::{Folder, TRIES, is_medium};
 use super::letters::LetterId;
 use super::segment::SegmentError;
 use super::shared::Shared;
@@ -144,7 +144,7 @@ impl Outlet {
         mut read: impl FnMut(&mut Cursor, &Shared) -> Result<T, Stopped>,
     ) -> Result<T, QueueError> {
         let mut salvaged = None;
-        let mut busy = 0;
+        let (mut busy, mut refused) = (0, 0);
         loop {
             let stopped = match read(&mut self.cursor, &self.shared) {
                 Ok(value) => return Ok(value),
@@ -163,11 +163,13 @@ impl Outlet {
                     busy += 1;
                     std::thread::sleep(BUSY.1);
                 }
-                ref error if error.is_damage() && salvaged != Some(segment) => {
+                ref error if salvaged != Some(segment) && self.cursor.is_wreck(error) => {
                     warn!(%error, "a segment cannot be read");
                     salvaged = Some(segment);
                     self.ask(|reply| Command::Damaged(segment, reply))?;
                 }
+                // The medium has thought better of it.
+                SegmentError::Io { ref source, .. } if is_medium(source) && refused < TRIES.0 => refused += 1,
                 // Unlinked between looking it up and opening it: the next look finds it gone.
                 SegmentError::Io { ref source, .. }
                     if source.kind() == std::io::ErrorKind::NotFound && busy < BUSY.0 =>

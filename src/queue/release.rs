@@ -14,7 +14,7 @@ pub(super) const FILE: &str = "released";
 
 /// The release point kept in `folder`; none where there is none that can be trusted.
 pub(super) fn read(folder: &Folder, origin: u128) -> Option<u64> {
-    let text = String::from_utf8(folder.disk.read(&folder.file(FILE)).ok()?).ok()?;
+    let text = String::from_utf8(folder.read(FILE).ok()?).ok()?;
     let mut words = text.split_whitespace();
     let (owner, next, crc) = (words.next()?, words.next()?, words.next()?);
     let next: u64 = next.parse().ok()?;
@@ -24,9 +24,19 @@ pub(super) fn read(folder: &Folder, origin: u128) -> Option<u64> {
 
 /// The origin of the queue that the file in `folder` belongs to, if it is whole.
 pub(super) fn claimed_origin(folder: &Folder) -> Option<u128> {
-    let text = String::from_utf8(folder.disk.read(&folder.file(FILE)).ok()?).ok()?;
+    let text = String::from_utf8(folder.read(FILE).ok()?).ok()?;
     let origin = u128::from_str_radix(text.split_whitespace().next()?, 16).ok()?;
     read(folder, origin).map(|_| origin)
+}
+
+/// Has the file read as the medium has it: it may have been written where it stands, and not have been flushed.
+pub(super) fn settle(folder: &Folder) {
+    match folder.disk.drop_cache(&folder.file(FILE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::debug!(%error, "the release point is read from memory");
+        }
+        _ => {}
+    }
 }
 
 /// Durable when it returns.

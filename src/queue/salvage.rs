@@ -13,7 +13,7 @@ use redb::StorageBackend;
 
 use super::carve::{self, Place};
 use super::disk::Access;
-use super::folder::Folder;
+use super::folder::{Folder, is_medium};
 use super::frame;
 use super::record::{self, HEADER, MAGIC, WINDOW_KEY};
 use super::segment::{self, Active, SegmentError, guarded};
@@ -74,6 +74,13 @@ impl Wreck {
             Ok(set_aside)
         })
     }
+}
+
+/// Whether a segment, or the dead letters, have to be salvaged: their content is at fault, or the medium refuses a part of
+/// it, again and again.
+pub(super) fn is_wreck(folder: &Folder, error: &SegmentError) -> bool {
+    let SegmentError::Io { path, source } = error else { return error.is_damage() };
+    is_medium(source) && folder.disk.open(path, Access::Read).is_ok_and(|file| !carve::is_readable(&*file))
 }
 
 /// Every whole record that stands alone or in a block.

@@ -138,10 +138,12 @@ impl Active {
         publish(folder, &unfinished, first)
     }
 
-    /// Opens an existing segment for appending; repairs and checks it.
+    /// Opens an existing segment for appending; repairs and checks it. What an earlier flush could not put on the medium
+    /// counts for nothing.
     pub fn open(folder: &Folder, first: u64) -> Result<Self, SegmentError> {
         let path = path(folder, first);
         guarded(&path, || {
+            folder.disk.drop_cache(&path)?;
             let database = open_for_writing(folder, &path, WRITER_CACHE)?;
             Ok(Self { folder: folder.clone(), path: path.clone(), database })
         })

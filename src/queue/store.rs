@@ -18,7 +18,7 @@ use super::record::{self, Content, Stored, WINDOW_KEY, Window};
 use super::release;
 use super::reserve;
 use super::room::Room;
-use super::salvage::Wreck;
+use super::salvage::{self, Wreck};
 use super::segment::{self, Active, Reader};
 use super::shared::Shared;
 use crate::clock::Clock;
@@ -34,6 +34,8 @@ pub(super) struct Store {
     pub(super) active: Option<Active>,
     /// Of the newest segment, open or not.
     pub(super) newest: u64,
+    /// Of a segment whose creation failed, and of which a file may be left.
+    pub(super) stray: Option<u64>,
     /// The next sequence that will be given out.
     pub(super) next: u64,
     pub(super) release_point: u64,
@@ -171,9 +173,11 @@ impl Store {
     }
 
     /// Begins a new segment if the active one has reached its size. The records before it are safe whatever happens.
+    /// One that holds nothing yet stays: a batch may be waiting whose first sequence is its name.
     pub fn roll_if_due(&mut self) -> Result<(), QueueError> {
+        let holds_some = self.newest < self.shared.state().end;
         match &self.active {
-            Some(active) if active.size()? >= self.segment_size => self.roll(),
+            Some(active) if holds_some && active.size()? >= self.segment_size => self.roll(),
             _ => Ok(()),
         }
     }
@@ -197,7 +201,9 @@ impl Store {
         };
         let stored = Stored { release_point: self.release_point, content: Content::Window(window) };
         let bytes = self.encode(WINDOW_KEY, &stored)?;
+        self.stray = Some(first);
         self.active = Some(Active::create(&self.folder, first, std::iter::once((WINDOW_KEY, bytes)))?);
+        self.stray = None;
         self.newest = first;
         self.shared.change(|state| {
             state.segments.insert(first);
@@ -228,10 +234,21 @@ impl Store {
         if self.active.is_some() {
             return Ok(());
         }
+        self.remove_stray()?;
         // Damage of the newest segment ends the agent here: the next start salvages it before any sequence is given out.
         self.active = Some(Active::open(&self.folder, self.newest)?);
         self.measure();
         self.roll_if_due()
+    }
+
+    /// A start would take what is left of a failed creation for the newest segment, and so not find what is appended to
+    /// the one before it.
+    fn remove_stray(&mut self) -> Result<(), QueueError> {
+        let Some(path) = self.stray.map(|stray| segment::path(&self.folder, stray)) else { return Ok(()) };
+        let removed = self.folder.remove_if_there(&path).and_then(|()| self.folder.sync());
+        removed.map_err(|source| QueueError::Write { path, source })?;
+        self.stray = None;
+        Ok(())
     }
 
     /// Everything below `next` is in Kafka. True if that made room.
@@ -297,8 +314,10 @@ impl Store {
     fn holds_more(&self, first: u64) -> bool {
         let origin = self.identity.origin;
         let last = match Reader::open(&self.folder, first, origin).and_then(|reader| reader.last()) {
-            Err(error) if error.is_damage() => Wreck::look_through(&self.folder, first, u64::MAX, origin)
-                .map_or(None, |wreck| wreck.sequences(u64::MAX).last().copied()),
+            Err(error) if salvage::is_wreck(&self.folder, &error) => {
+                Wreck::look_through(&self.folder, first, u64::MAX, origin)
+                    .map_or(None, |wreck| wreck.sequences(u64::MAX).last().copied())
+            }
             last => last.unwrap_or(None),
         };
         last.is_some_and(|last| last >= self.release_point)
@@ -334,7 +353,7 @@ impl Store {
             put = self.dead_letters.put(letter);
         }
         if let Err(error) = &put
-            && error.is_damage()
+            && salvage::is_wreck(&self.folder, error)
         {
             self.dead_letters.salvage(error)?;
             put = self.dead_letters.put(letter);

@@ -5,6 +5,7 @@
 
 use std::ops::ControlFlow;
 
+use super::folder;
 use super::segment::{Reader, SegmentError};
 
 /// What a scan comes by.
@@ -86,8 +87,7 @@ fn readable_from(reader: &Reader, bad: u64, end: u64) -> u64 {
 
 /// Whether the medium itself refuses to be read there.
 pub(super) fn is_medium(error: &SegmentError) -> bool {
-    let medium = [nix::errno::Errno::EIO as i32, nix::errno::Errno::EISDIR as i32];
-    matches!(error, SegmentError::Io { source, .. } if source.raw_os_error().is_some_and(|code| medium.contains(&code)))
+    matches!(error, SegmentError::Io { source, .. } if folder::is_medium(source))
 }
 
 /// What is wrong, without the file's name.

@@ -13,7 +13,7 @@ use super::open::segments;
 use super::overlay::Overlay;
 use super::record::{self, WINDOW_KEY};
 use super::release;
-use super::segment::{Active, Reader, SegmentError};
+use super::segment::{self, Active, Reader, SegmentError};
 
 /// Where the records are, and how far they reach.
 pub(super) struct View {
@@ -102,6 +102,12 @@ impl View {
     pub fn oldest(&self) -> u64 {
         self.segments.first().copied().unwrap_or(self.end)
     }
+}
+
+/// Opens a copy in memory of a segment that was not closed and is not repaired at the moment, as where the disk is full.
+pub(super) fn open_copy(folder: &Folder, first: u64, origin: u128) -> Result<Reader, SegmentError> {
+    let copy = repaired(folder, &segment::path(folder, first), |folder| Active::open(folder, first)?.seal())?;
+    Reader::open(&copy, first, origin)
 }
 
 /// The same folder, but the file at `path` is a copy in memory that `repair` has opened for writing and closed.

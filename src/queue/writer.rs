@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::block::Batch;
 use super::commit::Rule;
@@ -247,7 +247,10 @@ impl Writer {
 
     fn commit(&mut self, now: Instant) -> Result<(), QueueError> {
         while let Err(reason) = self.store.has_room(self.batch.size() as u64)? {
-            self.store.give_way()?;
+            match self.store.give_way() {
+                Err(error) if error.is_full() => debug!(%error, "no room to begin another segment"),
+                result => result?,
+            }
             if !self.make_room(now)? {
                 self.block(now, &reason);
                 return Ok(());

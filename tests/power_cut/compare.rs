@@ -16,11 +16,27 @@ use crate::tree::Tree;
 /// Opens a queue on what a power cut left and looks at everything that it shows. What is wrong, otherwise.
 pub fn revive(image: Tree, setting: &Setting, expected: &Expected) -> Result<Life, String> {
     let disk = SimulatedDisk::new(image);
-    let mut life = Life::open(disk.clone(), setting).map_err(|error| format!("it does not open: {}", chain(&error)))?;
+    let mut life = Life::open(disk, setting).map_err(|error| format!("it does not open: {}", chain(&error)))?;
+    examine(&mut life, expected)?;
+    Ok(life)
+}
+
+/// Looks at everything that a queue shows that was just opened. What is wrong, otherwise.
+pub fn examine(life: &mut Life, expected: &Expected) -> Result<(), String> {
+    let disk = life.disk.clone();
     let read: Vec<PathBuf> = disk.files_read();
-    let segments = read.iter().filter(|path| is_segment(path)).count();
+    // Those that are unlinked have to be looked at before.
+    let waits = |path: &&PathBuf| {
+        let after =
+            life.disk.live().names_where(|name| is_segment(Path::new(name))).into_iter().find(|other| other > *path);
+        after
+            .and_then(|after| after.file_stem()?.to_str()?.parse::<u64>().ok())
+            .is_none_or(|after| after > life.recovered.release_point)
+    };
+    let segments = read.iter().filter(|path| is_segment(path)).filter(waits).count();
     ensure(segments <= 2, || format!("opening has read {segments} segments: {read:?}"))?;
-    let left = disk.live().names_where(|name| name.contains(".damaged-") || name.ends_with(".new"));
+    let mut left = disk.live().names_where(|name| name.contains(".damaged-"));
+    left.extend(life.unfinished());
     ensure(left.is_empty(), || format!("files that should not be there: {left:?}"))?;
 
     let (release_point, end) = (life.recovered.release_point, life.recovered.end);
@@ -43,9 +59,12 @@ pub fn revive(image: Tree, setting: &Setting, expected: &Expected) -> Result<Lif
     let entries = life.read(release_point).map_err(|error| format!("it cannot be read: {}", chain(&error)))?;
     records(&entries, release_point, end, expected)?;
     ensure(life.metrics.queue.lost.get() == 0, || "it says that records are lost".to_owned())?;
-    letters(&disk, expected)?;
-    adopt(&mut life, expected, end);
-    Ok(life)
+    // While nothing can be written, dead letters that were not closed cannot be looked at beside the agent.
+    if !disk.has_struck() {
+        letters(&disk, expected)?;
+    }
+    adopt(life, expected, end);
+    Ok(())
 }
 
 fn is_segment(path: &Path) -> bool {

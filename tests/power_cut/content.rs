@@ -1,7 +1,10 @@
 //! The bytes of one simulated file: pages that copies share until one of them writes.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
+
+use crate::fault::EIO;
 
 pub const PAGE: usize = 4096;
 
@@ -10,6 +13,8 @@ pub const PAGE: usize = 4096;
 pub struct Content {
     len: u64,
     pages: Vec<Option<Arc<[u8; PAGE]>>>,
+    /// Pages that the medium refuses to read, until they are written again.
+    refused: BTreeSet<usize>,
 }
 
 impl Content {
@@ -38,16 +43,35 @@ impl Content {
         (new * PAGE) as u64
     }
 
+    /// All of it; noise where it cannot be read.
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.len as usize];
-        self.read(0, &mut bytes).expect("all of it is there");
+        self.fill(0, &mut bytes);
+        for page in &self.refused {
+            let end = bytes.len().min((page + 1) * PAGE);
+            bytes.get_mut(page * PAGE..end).into_iter().for_each(|page| page.fill(0xa5));
+        }
         bytes
+    }
+
+    /// From now on the page at `offset` cannot be read.
+    pub fn refuse(&mut self, offset: usize) {
+        self.refused.insert(offset / PAGE);
     }
 
     pub fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         if offset + out.len() as u64 > self.len {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "failed to fill whole buffer"));
         }
+        let end = (offset as usize + out.len()).div_ceil(PAGE);
+        if !out.is_empty() && self.refused.range(offset as usize / PAGE..end).next().is_some() {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
+        self.fill(offset, out);
+        Ok(())
+    }
+
+    fn fill(&self, offset: u64, out: &mut [u8]) {
         let mut done = 0;
         while done < out.len() {
             let (page, within) = place(offset + done as u64);
@@ -59,7 +83,6 @@ impl Content {
             }
             done += length;
         }
-        Ok(())
     }
 
     pub fn write(&mut self, offset: u64, data: &[u8]) {
@@ -67,6 +90,7 @@ impl Content {
         while done < data.len() {
             let (page, within) = place(offset + done as u64);
             let length = (PAGE - within).min(data.len() - done);
+            self.refused.remove(&page);
             if self.pages.len() <= page {
                 self.pages.resize(page + 1, None);
             }
@@ -80,6 +104,7 @@ impl Content {
     pub fn set_len(&mut self, len: u64) {
         if len < self.len {
             self.pages.truncate((len as usize).div_ceil(PAGE));
+            self.refused.split_off(&(len as usize).div_ceil(PAGE));
             let (page, within) = place(len);
             if within > 0
                 && let Some(Some(bytes)) = self.pages.get_mut(page)

@@ -50,7 +50,7 @@ fn damage_is_noticed_contained_and_told() {
         for case in 0..STRAND {
             let mut tree = sample.tree.clone();
             let what: Vec<String> =
-                (0..random.random_range(1..=scale(1, 2))).map(|_| damage(&mut tree, &other.tree, random)).collect();
+                (0..random.random_range(1..=2)).map(|_| damage(&mut tree, &other.tree, random)).collect();
             if is_of_the_other(&tree, &other.tree) {
                 continue;
             }
@@ -172,7 +172,7 @@ fn damage(tree: &mut Tree, other: &Tree, random: &mut StdRng) -> String {
     }
     let path = files[random.random_range(0..files.len())].clone();
     let mut bytes = tree.content(&path).expect("a file").bytes();
-    let what = match random.random_range(0..8) {
+    let what = match random.random_range(0..9) {
         0..3 if !bytes.is_empty() => flip(&mut bytes, random),
         3 => {
             bytes.truncate(random.random_range(0..=bytes.len()));
@@ -184,6 +184,7 @@ fn damage(tree: &mut Tree, other: &Tree, random: &mut StdRng) -> String {
             return format!("{} removed", path.display());
         }
         6 => return foreign(tree, other, &path, random),
+        7 if !bytes.is_empty() => return refuse(tree, &path, random),
         _ => {
             let from = files[random.random_range(0..files.len())].clone();
             bytes = tree.content(&from).expect("a file").bytes();
@@ -215,6 +216,16 @@ fn blot(bytes: &mut [u8], random: &mut StdRng) -> String {
         _ => bytes.copy_within(from..from + end - start, start),
     }
     format!("overwritten from {start} to {end}")
+}
+
+/// Pages that the medium refuses to read.
+fn refuse(tree: &mut Tree, path: &Path, random: &mut StdRng) -> String {
+    let mut content = tree.content(path).expect("a file").clone();
+    let size = content.len() as usize;
+    let places: Vec<usize> = (0..[1, 1, 3][random.random_range(0..3)]).map(|_| random.random_range(0..size)).collect();
+    places.iter().for_each(|at| content.refuse(*at));
+    tree.put(path, content);
+    format!("{} refused at {places:?}", path.display())
 }
 
 /// A file of another queue, in the place of this one or beside it.

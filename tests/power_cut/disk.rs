@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use meterferry::queue::disk::{Access, Disk, Held, Item, Locked};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use redb::StorageBackend;
 
 use crate::content::Content;
-use crate::fault::{Fault, Kind};
+use crate::fault::{ENOSPC, Fault, Kind};
 use crate::handle::{Handle, RangeLock};
 use crate::medium::{Medium, Op, apply_name};
 use crate::tree::{Inode, Tree};
@@ -40,6 +42,8 @@ pub struct State {
     held: Vec<PathBuf>,
     faults: Vec<Fault>,
     capacity: Option<u64>,
+    /// Something did not fit.
+    was_full: bool,
     /// Bytes read, by file.
     pub reads: BTreeMap<Inode, u64>,
 }
@@ -65,6 +69,7 @@ impl SimulatedDisk {
             held: Vec::new(),
             faults: Vec::new(),
             capacity: None,
+            was_full: false,
             reads: BTreeMap::new(),
         };
         Self(Arc::new(Shared { state: Mutex::new(state), unlocked: Condvar::new() }))
@@ -85,11 +90,13 @@ impl SimulatedDisk {
         let mut state = self.0.state();
         state.faults.clear();
         state.capacity = None;
+        state.was_full = false;
     }
 
-    /// Whether every injected fault has struck.
+    /// Whether an injected fault has struck, or something did not fit.
     pub fn has_struck(&self) -> bool {
-        self.0.state().faults.iter().all(Fault::has_struck)
+        let state = self.0.state();
+        state.was_full || state.faults.iter().any(Fault::has_struck)
     }
 
     /// Bytes that all files together may take from now on.
@@ -110,7 +117,19 @@ impl SimulatedDisk {
         self.0.state().live.clone()
     }
 
-    /// Names of the files of which something was read since the disk was made.
+    /// Files whose making was never finished.
+    pub fn unfinished(&self) -> Vec<(PathBuf, Inode)> {
+        let state = self.0.state();
+        let all = state.live.names.iter().map(|(path, inode)| (path.clone(), *inode));
+        all.filter(|(path, _)| path.extension().is_some_and(|extension| extension == "new")).collect()
+    }
+
+    /// What is read is counted anew.
+    pub fn forget_reads(&self) {
+        self.0.state().reads.clear();
+    }
+
+    /// Names of the files of which something was read.
     pub fn files_read(&self) -> Vec<PathBuf> {
         let state = self.0.state();
         state
@@ -126,14 +145,6 @@ impl SimulatedDisk {
         let state = self.0.state();
         Log { start: state.start.clone(), ops: state.log.clone(), acknowledged: state.acknowledged.clone() }
     }
-
-    /// The medium as it is now, with what is not synchronised.
-    pub fn medium(&self) -> Medium {
-        let log = self.log();
-        let mut medium = Medium::new(log.start);
-        log.ops.iter().for_each(|op| medium.apply(op));
-        medium
-    }
 }
 
 impl Shared {
@@ -144,8 +155,8 @@ impl Shared {
 
 impl State {
     /// Fails where a fault is due.
-    pub fn strike(&mut self, kind: Kind, path: Option<&Path>) -> io::Result<()> {
-        match self.faults.iter_mut().find_map(|fault| fault.strike(kind, path)) {
+    pub fn strike(&mut self, kind: Kind) -> io::Result<()> {
+        match self.faults.iter_mut().find_map(|fault| fault.strike(kind)) {
             Some(error) => Err(error),
             None => Ok(()),
         }
@@ -164,7 +175,10 @@ impl State {
     /// Fails where `more` bytes do not fit.
     pub fn take_room(&mut self, more: u64) -> io::Result<()> {
         match self.capacity {
-            Some(capacity) if more > 0 && self.used() + more > capacity => Err(io::Error::from_raw_os_error(28)),
+            Some(capacity) if more > 0 && self.used() + more > capacity => {
+                self.was_full = true;
+                Err(io::Error::from_raw_os_error(ENOSPC))
+            }
             _ => Ok(()),
         }
     }
@@ -182,7 +196,7 @@ impl State {
 
     fn create(&mut self, path: &Path) -> io::Result<Inode> {
         self.folder_of(path)?;
-        self.strike(Kind::Name, Some(path))?;
+        self.strike(Kind::Name)?;
         let inode = self.next_inode;
         self.next_inode += 1;
         self.live.files.insert(inode, Content::default());
@@ -198,7 +212,7 @@ impl State {
     pub fn write(&mut self, inode: Inode, offset: u64, data: &[u8]) -> io::Result<()> {
         let content = self.live.files.get(&inode).ok_or(io::ErrorKind::NotFound)?;
         let more = content.room_for(offset, data.len());
-        self.strike(Kind::Write, None)?;
+        self.strike(Kind::Write)?;
         self.take_room(more)?;
         self.live.files.entry(inode).or_default().write(offset, data);
         self.record(Op::Write(inode, offset, data.into()));
@@ -206,14 +220,14 @@ impl State {
     }
 
     pub fn set_len(&mut self, inode: Inode, len: u64) -> io::Result<()> {
-        self.strike(Kind::Write, None)?;
+        self.strike(Kind::Write)?;
         self.live.files.entry(inode).or_default().set_len(len);
         self.record(Op::SetLen(inode, len));
         Ok(())
     }
 
     pub fn sync(&mut self, inode: Inode) -> io::Result<()> {
-        if let Err(error) = self.strike(Kind::Sync, None) {
+        if let Err(error) = self.strike(Kind::Sync) {
             self.record(Op::Doom(inode));
             return Err(error);
         }
@@ -221,8 +235,26 @@ impl State {
         Ok(())
     }
 
+    /// Memory forgets what the medium may not have.
+    fn settle(&mut self, inode: Inode) {
+        let concerns = |op: &&Op| match op {
+            Op::Write(of, ..) | Op::SetLen(of, _) | Op::Sync(of) | Op::Doom(of) | Op::Settle(of, _) => *of == inode,
+            _ => false,
+        };
+        if !self.log.iter().any(|op| matches!(op, Op::Doom(of) if *of == inode)) {
+            return;
+        }
+        let mut medium = Medium::new(self.start.clone());
+        self.log.iter().filter(concerns).for_each(|op| medium.apply(op));
+        let mut random = StdRng::seed_from_u64(self.log.len() as u64);
+        if let Some(content) = medium.settled(inode, &mut random) {
+            self.live.files.insert(inode, content.clone());
+            self.record(Op::Settle(inode, content));
+        }
+    }
+
     pub fn read(&mut self, inode: Inode, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.strike(Kind::Read, None)?;
+        self.strike(Kind::Read)?;
         *self.reads.entry(inode).or_default() += out.len() as u64;
         self.live.files.get(&inode).ok_or(io::ErrorKind::NotFound)?.read(offset, out)
     }
@@ -241,14 +273,14 @@ impl Disk for SimulatedDisk {
         if state.live.folders.contains(folder) || state.live.names.contains_key(folder) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        state.strike(Kind::Name, Some(folder))?;
+        state.strike(Kind::Name)?;
         state.rename_op(Op::Folder(folder.to_owned()));
         Ok(())
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<Item>> {
         let mut state = self.0.state();
-        state.strike(Kind::Read, Some(folder))?;
+        state.strike(Kind::Read)?;
         if !state.live.folders.contains(folder) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -300,9 +332,17 @@ impl Disk for SimulatedDisk {
         state.sync(inode)
     }
 
+    fn drop_cache(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.0.state();
+        let inode = state.inode(path)?;
+        let _ = state.sync(inode);
+        state.settle(inode);
+        Ok(())
+    }
+
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         let mut state = self.0.state();
-        state.strike(Kind::Sync, Some(folder))?;
+        state.strike(Kind::Sync)?;
         state.record(Op::SyncFolder(folder.to_owned()));
         Ok(())
     }
@@ -310,7 +350,7 @@ impl Disk for SimulatedDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.0.state();
         state.inode(from)?;
-        state.strike(Kind::Name, Some(to))?;
+        state.strike(Kind::Name)?;
         state.rename_op(Op::Rename(from.to_owned(), to.to_owned()));
         Ok(())
     }
@@ -321,7 +361,7 @@ impl Disk for SimulatedDisk {
         if state.live.names.contains_key(to) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        state.strike(Kind::Name, Some(to))?;
+        state.strike(Kind::Name)?;
         state.rename_op(Op::Link(from.to_owned(), to.to_owned()));
         Ok(())
     }
@@ -329,7 +369,7 @@ impl Disk for SimulatedDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.0.state();
         state.inode(path)?;
-        state.strike(Kind::Name, Some(path))?;
+        state.strike(Kind::Name)?;
         state.rename_op(Op::Remove(path.to_owned()));
         Ok(())
     }
@@ -341,7 +381,7 @@ impl Disk for SimulatedDisk {
             inode => inode?,
         };
         if access != Access::Read {
-            state.strike(Kind::Open, Some(path))?;
+            state.strike(Kind::Open)?;
         }
         drop(state);
         Ok(Box::new(Handle::new(Arc::clone(&self.0), inode)))
@@ -363,9 +403,9 @@ impl Disk for SimulatedDisk {
         self.0.state().held.iter().any(|held| held == path)
     }
 
-    fn free(&self, folder: &Path) -> io::Result<u64> {
+    fn free(&self, _folder: &Path) -> io::Result<u64> {
         let mut state = self.0.state();
-        state.strike(Kind::Read, Some(folder))?;
+        state.strike(Kind::Read)?;
         Ok(state.capacity.map_or(1 << 40, |capacity| capacity.saturating_sub(state.used())))
     }
 }

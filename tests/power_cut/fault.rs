@@ -1,7 +1,6 @@
 //! What a simulated disk refuses to do, and when.
 
 use std::io;
-use std::path::{Path, PathBuf};
 
 /// Kinds of operations that fail alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,8 +24,6 @@ pub struct Fault {
     pub times: usize,
     /// The number that Linux gives it.
     pub errno: i32,
-    /// Not the operations on this file.
-    pub spared: Option<PathBuf>,
     pub struck: usize,
 }
 
@@ -36,15 +33,15 @@ pub const EROFS: i32 = 30;
 
 impl Fault {
     pub fn new(kinds: &'static [Kind], errno: i32, after: usize, times: usize) -> Self {
-        Self { kinds, after, times, errno, spared: None, struck: 0 }
+        Self { kinds, after, times, errno, struck: 0 }
     }
 
     pub fn has_struck(&self) -> bool {
         self.struck > 0
     }
 
-    pub fn strike(&mut self, kind: Kind, path: Option<&Path>) -> Option<io::Error> {
-        if !self.kinds.contains(&kind) || (path.is_some() && path == self.spared.as_deref()) {
+    pub fn strike(&mut self, kind: Kind) -> Option<io::Error> {
+        if !self.kinds.contains(&kind) {
             return None;
         }
         if self.after > 0 {

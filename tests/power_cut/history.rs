@@ -14,7 +14,7 @@ use crate::tree::Tree;
 
 /// What can be done with a queue.
 #[derive(Debug, Clone, Copy)]
-enum Action {
+pub enum Action {
     Append,
     Release,
     SetAside,
@@ -27,7 +27,7 @@ const ACTIONS: [(u32, Action); 5] =
     [(60, Action::Append), (26, Action::Release), (7, Action::SetAside), (2, Action::Fork), (5, Action::Filters)];
 
 /// Bytes that hold little more than two segments.
-const TIGHT: u64 = 1100 << 10;
+pub const TIGHT: u64 = 1100 << 10;
 /// How often a queue had no room.
 pub static BLOCKED: AtomicU64 = AtomicU64::new(0);
 /// Rounds after which a queue whose records are all released has room.
@@ -46,14 +46,8 @@ pub fn setting(random: &mut StdRng) -> Setting {
 /// Does some of everything, then ends the queue.
 pub fn play(life: &mut Life, setting: &Setting, actions: usize, random: &mut StdRng) -> Result<(), String> {
     for _ in 0..actions {
-        let mut point = random.random_range(0..100);
-        let action = ACTIONS.iter().find_map(|(share, action)| {
-            let hit = point < *share;
-            point = point.saturating_sub(*share);
-            hit.then_some(*action)
-        });
-        act(life, setting, action.unwrap_or(Action::Append), random)
-            .map_err(|error| format!("{action:?}: {}", chain(&error)))?;
+        let action = action(random);
+        act(life, setting, action, random).map_err(|error| format!("{action:?}: {}", chain(&error)))?;
         ensure(life.acknowledged_in_order(), || "acknowledged out of order".to_owned())?;
         make_room(life)?;
         let all = life.ledger.written.len() - life.ledger.before;
@@ -63,7 +57,7 @@ pub fn play(life: &mut Life, setting: &Setting, actions: usize, random: &mut Std
 }
 
 /// Where the queue has no room, everything is released until it has.
-fn make_room(life: &mut Life) -> Result<(), String> {
+pub fn make_room(life: &mut Life) -> Result<(), String> {
     let mut rounds = 0;
     if life.is_blocked() {
         BLOCKED.fetch_add(1, Ordering::Relaxed);
@@ -88,13 +82,23 @@ fn make_room(life: &mut Life) -> Result<(), String> {
     life.settle().map_err(|error| chain(&error))
 }
 
-fn act(
+pub fn action(random: &mut StdRng) -> Action {
+    let mut point = random.random_range(0..100);
+    let action = ACTIONS.iter().find_map(|(share, action)| {
+        let hit = point < *share;
+        point = point.saturating_sub(*share);
+        hit.then_some(*action)
+    });
+    action.unwrap_or(Action::Append)
+}
+
+pub fn act(
     life: &mut Life,
     setting: &Setting,
     action: Action,
     random: &mut StdRng,
 ) -> Result<(), meterferry::queue::QueueError> {
-    let (release_point, end) = (life.ledger.release_point(), life.ledger.end());
+    let (release_point, end) = (life.ledger.release_point(), life.outlet().end());
     match action {
         // Rarely released, so that it fills.
         Action::Release if setting.max_size == TIGHT && random.random_bool(0.8) => life.append(40),

@@ -51,6 +51,8 @@ pub struct Ledger {
     /// The highest release point that an earlier life had.
     pub told: u64,
     pub id: Register<QueueId>,
+    /// Since when the queue id may be a new one that nobody was told.
+    pub fork_failed: Option<usize>,
     /// Whether an earlier life has shown the queue id to anybody.
     pub known: bool,
     pub filters: Register<Vec<String>>,
@@ -119,6 +121,7 @@ impl Ledger {
         let told = self.released.iter().filter(|(at, _)| *at <= position).map(|(_, next)| *next).max().unwrap_or(1);
         let told = told.max(self.told);
         let known = self.known || position >= self.opened;
+        let known = known && self.fork_failed.is_none_or(|begun| position < begun);
         Expected {
             written: self.written.clone(),
             next_number: self.next_number,

@@ -15,8 +15,10 @@ use tokio::sync::mpsc;
 
 use crate::disk::SimulatedDisk;
 use crate::gate::Gate;
+use crate::history::TIGHT;
 use crate::ledger::{Ledger, Register, WINDOW, Written};
 use crate::message;
+use crate::tree::Inode;
 
 /// Where the queue lies on every simulated disk.
 pub const FOLDER: &str = "/data/queue";
@@ -36,6 +38,11 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// Whether there is hardly room for anything.
+    pub fn is_tight(&self) -> bool {
+        self.max_size == TIGHT
+    }
+
     fn options(&self) -> queue::Options {
         queue::Options {
             path: PathBuf::from(FOLDER),
@@ -89,11 +96,17 @@ pub struct Life {
     barriers: usize,
     runtime: tokio::runtime::Runtime,
     handed_in: u64,
+    /// Files that the start had to remove.
+    unfinished: Vec<(PathBuf, Inode)>,
+    /// What the queue is asked for may fail without a word.
+    pub doubtful: bool,
 }
 
 impl Life {
     /// Opens the queue. The ledger knows of nothing that was written before.
     pub fn open(disk: SimulatedDisk, setting: &Setting) -> Result<Self, OpenError> {
+        disk.forget_reads();
+        let unfinished = disk.unfinished();
         let (counter, tickets) = mpsc::channel(2 * GROUP as usize);
         let acknowledgements = Arc::new(Mutex::new(Acknowledgements { tickets, count: 0, in_order: true }));
         let witness = Arc::clone(&acknowledgements);
@@ -114,6 +127,7 @@ impl Life {
             released: vec![(0, recovered.release_point)],
             told: recovered.release_point,
             id: Register::new(outlet.queue_id()),
+            fork_failed: None,
             known: false,
             next_number: 1,
             filters: Register::new(recovered.filters.get(message::SOURCE).cloned().unwrap_or_default()),
@@ -136,6 +150,8 @@ impl Life {
             barriers: 0,
             runtime: tokio::runtime::Builder::new_current_thread().build().expect("a runtime"),
             handed_in: 0,
+            unfinished,
+            doubtful: false,
         })
     }
 
@@ -143,8 +159,20 @@ impl Life {
         self.outlet.as_mut().expect("the queue is open")
     }
 
+    /// Files that the start should have removed, and has not.
+    pub fn unfinished(&self) -> Vec<PathBuf> {
+        let now = self.disk.unfinished();
+        let left = self.unfinished.iter().filter(|file| now.contains(file));
+        left.map(|(path, _)| path.clone()).collect()
+    }
+
     fn has_ended(&self) -> bool {
         self.writer.as_ref().is_none_or(WriterThread::is_finished)
+    }
+
+    /// Whether the writer ends: waits until it stands still otherwise.
+    pub fn ends(&mut self) -> bool {
+        self.settle().is_err()
     }
 
     /// Messages of this life that were acknowledged.
@@ -239,18 +267,23 @@ impl Life {
     pub fn fork(&mut self) -> Result<(), QueueError> {
         let begun = self.disk.position();
         self.run_freely();
-        let id = self.outlet().fork("the model says so")?;
-        self.settle()?;
+        let id = self.outlet().fork("the model says so").inspect_err(|_| {
+            self.ledger.fork_failed.get_or_insert(begun);
+        })?;
+        // It is told, whatever comes next.
+        let settled = self.settle();
         self.ledger.id.change(begun, self.disk.position(), id);
-        Ok(())
+        settled
     }
 
     pub fn remember_filters(&mut self, filters: Vec<String>) -> Result<(), QueueError> {
         let begun = self.disk.position();
         let intake = self.intake.as_ref().ok_or(QueueError::Stopped)?;
         self.runtime.block_on(intake.remember_filters(message::SOURCE, filters.clone()))?;
-        self.settle()?;
-        self.ledger.filters.change(begun, self.disk.position(), filters);
+        let settled = self.settle();
+        let done = if self.doubtful { usize::MAX } else { self.disk.position() };
+        self.ledger.filters.change(begun, done, filters);
+        settled?;
         Ok(())
     }
 

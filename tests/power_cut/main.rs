@@ -8,16 +8,15 @@
 //! - [`history`], [`compare`]: random operations, cuts in them, and the comparison with the model.
 //! - [`strands`]: many random histories at a time.
 //! - [`broker`], [`model_kafka`], [`whole_line`]: the same disk below a whole line.
-//! - [`cuts`], [`damage`], [`whole_line`]: the tests.
+//! - [`cuts`], [`failures`], [`damage`], [`whole_line`]: the tests.
 
 mod broker;
 mod compare;
 mod content;
 mod cuts;
 mod damage;
-#[allow(dead_code, reason = "a disk can also fail and be full: for histories that want it")]
 mod disk;
-#[allow(dead_code, reason = "a disk can also fail and be full: for histories that want it")]
+mod failures;
 mod fault;
 mod gate;
 mod handle;

@@ -12,7 +12,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-use crate::content::Content;
+use crate::content::{Content, PAGE};
 use crate::tree::{Inode, Tree};
 
 /// The unit that a medium writes whole or not at all.
@@ -29,8 +29,10 @@ pub enum Op {
     Write(Inode, u64, Arc<[u8]>),
     SetLen(Inode, u64),
     Sync(Inode),
-    /// A failed synchronisation: what it was for will not become durable by a later one.
+    /// A failed synchronisation: a page that it was for becomes durable by a later one only where it is written again.
     Doom(Inode),
+    /// The file is, for whoever reads it and for good, what the medium has.
+    Settle(Inode, Content),
     SyncFolder(PathBuf),
 }
 
@@ -88,7 +90,12 @@ impl Medium {
                 }
             }
             Op::Doom(inode) => {
-                self.changes.entry(*inode).or_default().iter_mut().for_each(|change| change.doomed = true);
+                let changes = self.changes.entry(*inode).or_default();
+                *changes = changes.drain(..).flat_map(Change::doom).collect();
+            }
+            Op::Settle(inode, content) => {
+                self.durable.files.insert(*inode, content.clone());
+                self.changes.remove(inode);
             }
             Op::SyncFolder(folder) => {
                 for op in self.names.remove(folder).unwrap_or_default() {
@@ -103,7 +110,20 @@ impl Medium {
     }
 
     fn change(&mut self, inode: Inode, what: What) {
-        self.changes.entry(inode).or_default().push(Change { what, doomed: false });
+        let changes = self.changes.entry(inode).or_default();
+        changes.iter_mut().for_each(|change| change.doomed &= !what.dirties(&change.what));
+        changes.push(Change { what, doomed: false });
+    }
+
+    /// What the medium has of a file that was just synchronised, as well as that went: of what is doomed, anything.
+    pub fn settled(&self, inode: Inode, random: &mut StdRng) -> Option<Content> {
+        let doomed = self.changes.get(&inode).filter(|changes| !changes.is_empty())?;
+        let mut content = self.durable.files.get(&inode).cloned().unwrap_or_default();
+        let share = [0.0, 0.5, 0.9][random.random_range(0..3)];
+        for change in doomed.iter().filter(|_| random.random_bool(share)) {
+            change.what.apply(&mut content);
+        }
+        Some(content)
     }
 
     /// What a kill leaves: everything, since the kernel goes on.
@@ -135,7 +155,39 @@ impl Medium {
     }
 }
 
+impl Change {
+    /// Page by page: each is lost, or written again, for itself. A length is in the journal, and not lost.
+    fn doom(self) -> Vec<Self> {
+        match self.what {
+            What::Write(offset, data) if !self.doomed => {
+                let mut pieces = Vec::new();
+                let mut start = 0;
+                while start < data.len() {
+                    let at = offset + start as u64;
+                    let end = (start + PAGE - at as usize % PAGE).min(data.len());
+                    pieces.push(Self { what: What::Write(at, data[start..end].into()), doomed: true });
+                    start = end;
+                }
+                pieces
+            }
+            what => vec![Self { what, ..self }],
+        }
+    }
+}
+
 impl What {
+    /// Whether it makes a page of an earlier change be written again, or be gone.
+    fn dirties(&self, earlier: &Self) -> bool {
+        let page = PAGE as u64;
+        match (self, earlier) {
+            (Self::Write(offset, data), Self::Write(piece, _)) => {
+                (offset / page..(offset + data.len() as u64).div_ceil(page)).contains(&(piece / page))
+            }
+            (Self::SetLen(len), Self::Write(piece, _)) => *len < (piece / page + 1) * page,
+            (_, Self::SetLen(_)) => false,
+        }
+    }
+
     fn apply(&self, content: &mut Content) {
         match self {
             Self::Write(offset, data) => content.write(*offset, data),

@@ -10,9 +10,14 @@ use crate::scale::seed;
 
 /// Plays strands 0 to `count`.
 pub fn run(count: u64, play: impl Fn(u64, &mut StdRng) + Sync) {
+    let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    run_on(processors, count, play);
+}
+
+/// [`run`] on more threads than there are processors, for strands that mostly wait.
+pub fn run_on(workers: usize, count: u64, play: impl Fn(u64, &mut StdRng) + Sync) {
     log();
     let (next, seed) = (AtomicU64::new(0), seed());
-    let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
