@@ -395,6 +395,8 @@ impl Store {
 
     /// Gives the queue a new id; sequences go on.
     pub fn fork(&mut self, why: &str) -> Result<QueueId, QueueError> {
+        // What Kafka knows stands under the old id: after a crash nothing else would say what is released.
+        self.write_released()?;
         let old = self.identity.queue_id();
         let (serial, from) = (self.hardware_serial.clone(), self.shared.state().release_point.max(1));
         self.change_identity(|identity| {

@@ -410,13 +410,23 @@ fn fork_and_moved_card() {
     let elsewhere = Options { hardware_serial: Some("serial-2".into()), ..first };
     let mut queue = start(&elsewhere);
     assert!(queue.outlet.moved());
+    queue.outlet.release(4).expect("released");
     let forked = queue.outlet.fork("test").expect("forked");
     assert_ne!(forked, id);
     assert!(!queue.outlet.moved());
+    // What a kill right behind it leaves: the release point that Kafka knew under the old id is there.
+    let killed = tempfile::tempdir().expect("a temporary folder");
+    for file in fs::read_dir(&elsewhere.path).expect("the queue's folder") {
+        let file = file.expect("a file").path();
+        fs::copy(&file, killed.path().join(file.file_name().expect("a name"))).expect("copied");
+    }
+    let left = start(&Options { path: killed.path().to_owned(), ..elsewhere.clone() });
+    assert_eq!((left.outlet.queue_id(), left.outlet.release_point()), (forked, 4));
+    stop(left);
     stop(queue);
     let mut queue = start(&elsewhere);
     assert_eq!(queue.outlet.queue_id(), forked);
-    assert_eq!(read_all(&mut queue.outlet).len(), 5);
+    assert_eq!(read_all(&mut queue.outlet).len(), 2);
     stop(queue);
 }
 

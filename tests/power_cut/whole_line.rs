@@ -83,7 +83,7 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(image: Tree, kafka: &FakeCluster, segment_size: u64) -> Self {
+    fn start(image: Tree, kafka: &FakeCluster, segment_size: u64, machine: u64) -> Self {
         let (disk, gate) = (SimulatedDisk::new(image), Arc::new(Gate::default()));
         let (counter, tickets) = mpsc::channel(4 * broker::WINDOW);
         let receipts = Arc::new(Mutex::new(Receipts { back: Vec::new(), tickets: Some(tickets) }));
@@ -92,7 +92,7 @@ impl Agent {
         let (metrics, passing) = (Metrics::new([&SOURCE.into()].into_iter()), Arc::clone(&gate));
         let opened = queue::open_on(
             Arc::new(disk.clone()),
-            &options(segment_size),
+            &options(segment_size, machine),
             Arc::clone(&metrics),
             Clock::new(),
             Arc::new(move || passing.pass()),
@@ -214,7 +214,7 @@ impl Agent {
     }
 }
 
-fn options(segment_size: u64) -> queue::Options {
+fn options(segment_size: u64, machine: u64) -> queue::Options {
     queue::Options {
         path: PathBuf::from(FOLDER),
         max_size: 1 << 30,
@@ -228,7 +228,7 @@ fn options(segment_size: u64) -> queue::Options {
         dead_letters_max_age: None,
         agent_id: None,
         default_agent_id: "model-0a1b2c".into(),
-        hardware_serial: Some("serial".into()),
+        hardware_serial: Some(format!("machine {machine}")),
     }
 }
 
@@ -261,7 +261,8 @@ impl Adapters {
 }
 
 /// Promises 1, 2, 3, 4: whatever is cut, killed or refused, wherever and however often: every reading that the broker ever
-/// had is in Kafka exactly once and in order, and every sequence is there or explained.
+/// had is in Kafka exactly once and in order, and every sequence is there or explained; also when the card goes into another
+/// machine.
 #[test]
 fn every_reading_is_in_kafka_once() {
     let (histories, crashes) = (scale(600, 60_000), AtomicU64::new(0));
@@ -284,12 +285,13 @@ fn play(strand: u64, random: &mut StdRng) -> u64 {
     lock(&kafka.0).on_commit = Some(Box::new(move || {
         at.store(lock(&seen).as_ref().map_or(0, SimulatedDisk::position), Ordering::SeqCst);
     }));
-    let start = |image| {
-        let agent = Agent::start(image, &kafka, segment_size);
+    let start = |image, machine| {
+        let agent = Agent::start(image, &kafka, segment_size, machine);
         *lock(&disk) = Some(agent.disk.clone());
         agent
     };
-    let (mut agent, mut crashes) = (start(Tree::root("/data")), 0);
+    let (mut machine, mut crashes) = (0, 0);
+    let mut agent = start(Tree::root("/data"), machine);
     for _ in 0..STEPS {
         let since = agent.disk.position();
         committed_at.store(since, Ordering::SeqCst);
@@ -310,7 +312,9 @@ fn play(strand: u64, random: &mut StdRng) -> u64 {
         }
         if crash {
             crashes += 1;
-            agent = start(agent.crash(committed_at.load(Ordering::SeqCst), &mut broker, random));
+            // Now and then the card goes into another machine, where the queue takes a new id.
+            machine += u64::from(random.random_bool(0.1));
+            agent = start(agent.crash(committed_at.load(Ordering::SeqCst), &mut broker, random), machine);
         } else if random.random_bool(0.8) {
             agent.acknowledge(&mut broker, usize::MAX);
         }
