@@ -31,14 +31,17 @@ impl SmallDisk {
     }
 
     /// An ext4 that believes to have `mib` MiB, on a medium that has only `real` of them: what is written beyond fails
-    /// with an I/O error, at the latest when it is synchronised.
+    /// with an I/O error, at the latest when it is synchronised. Two ways in which such a medium would lie about that are
+    /// closed. It has no journal: what ext4 has synchronised into its journal, and cannot write to its place later, is lost
+    /// without a word. And it is written page by page: of a request that fits in part, the loop device says that it is done.
     pub fn cheating(mib: u64, real: u64) -> Self {
         let folder = process::scratch("disk");
         fs::create_dir(folder.path().join("medium")).expect("a folder of our own");
-        make(&folder.path().join("image"), mib);
+        make_with(&folder.path().join("image"), mib, &["-O", "^has_journal"]);
         let mount = format!(
             "mount -t tmpfs -o size={real}m medium medium && cp --sparse=always image medium/ && \
-             mount -o loop,errors=continue medium/image mnt"
+             mount -o loop,errors=continue medium/image mnt && d=$(findmnt -n -o SOURCE mnt) && \
+             echo 4 >/sys/block/${{d##*/}}/queue/max_sectors_kb"
         );
         Self::mounted(folder, &mount)
     }
@@ -190,7 +193,11 @@ pub(super) fn mount_or_check(image: &str) -> String {
 
 /// An empty ext4 of so many MiB.
 pub(super) fn make(image: &Path, mib: u64) {
+    make_with(image, mib, &[]);
+}
+
+fn make_with(image: &Path, mib: u64, options: &[&str]) {
     File::create(image).and_then(|file| file.set_len(mib << 20)).expect("a sparse file");
     // Nothing is kept back for root, who runs these tests.
-    process::run(Command::new("mkfs.ext4").args(["-q", "-m", "0", "-b", "4096"]).arg(image));
+    process::run(Command::new("mkfs.ext4").args(["-q", "-m", "0", "-b", "4096"]).args(options).arg(image));
 }
