@@ -1,7 +1,7 @@
 //! Promise 3: every reading once and in order, whatever the network does: cut after any byte either way, with a reset or
 //! an orderly end; held, swallowed, delayed, slow; on the broker's side, the adapters' and Kafka's, with TLS and without.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -182,12 +182,13 @@ fn from_the_adapters_is_cut_at_any_byte() {
 }
 
 fn publish_while_cut(mut adapter: Adapter, proxy: &Proxy, n: usize) -> Vec<Message> {
-    let enough = AtomicBool::new(false);
+    let (enough, repeats) = (AtomicBool::new(false), AtomicUsize::new(0));
     let device = format!("adapter-{n}");
     thread::scope(|scope| {
         let adapter = scope.spawn(|| {
             for serial in 0.. {
                 adapter.publish(&document::reading(&device, serial));
+                repeats.store(adapter.repeats, Ordering::SeqCst);
                 if enough.load(Ordering::SeqCst) {
                     break;
                 }
@@ -196,11 +197,14 @@ fn publish_while_cut(mut adapter: Adapter, proxy: &Proxy, n: usize) -> Vec<Messa
         });
         let _end = SetAtEnd(&enough);
         let reach = Reach { to_server: 2_000, from_server: if n == 0 { 40 } else { 2_000 } };
-        cut_again_and_again(proxy, scale(25, 1_000), reach, &mut choices(&format!("listener cut {n}")));
+        let mut choices = choices(&format!("listener cut {n}"));
+        cut_again_and_again(proxy, scale(25, 1_000), reach, &mut choices);
+        // Most cuts hit a handshake; without one between a publish and its answer, nothing was tested.
+        while repeats.load(Ordering::SeqCst) == 0 {
+            cut_again_and_again(proxy, 1, reach, &mut choices);
+        }
         drop(_end);
-        let adapter = adapter.join().expect("heard in the end");
-        assert!(adapter.repeats > 0, "nothing was sent again: the test has tested nothing");
-        adapter.published
+        adapter.join().expect("heard in the end").published
     })
 }
 

@@ -143,7 +143,7 @@ fn a_packed_queue_holds_the_same_and_a_year_fits() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let options = Options { segment_size: 16 << 20, ..options(folder.path()) };
     let mut queue = start(&options);
-    let bodies = fill(&queue, &mut Meters::new(1), 60_000);
+    let bodies = fill(&queue, &mut Meters::new(1), 80_000);
     let marks = queue.recovered.marks.clone();
     let before = prints(&mut queue.outlet, 1..2_000);
     queue.outlet.release(5).expect("released");
