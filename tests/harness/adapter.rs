@@ -108,6 +108,10 @@ impl Adapter {
         stream.write_all(&connect(&self.client_id, 60))?;
         let mut answer = [0; 4];
         stream.read_exact(&mut answer)?;
+        // All seats are taken (MQTT 3.1.1, 3.2.2.3): to be tried again.
+        if answer == [0x20, 2, 0, 3] {
+            return Err(io::Error::other("CONNACK, server unavailable"));
+        }
         assert_eq!(answer, [0x20, 2, 0, 0], "CONNACK, accepted");
         Ok(stream)
     }
