@@ -13,9 +13,9 @@ use rumqttc::{ConnAck, Packet};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
 use tokio::sync::mpsc::Sender;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
@@ -34,8 +34,12 @@ use crate::source::tls::{self, TlsError};
 /// From the TCP connection to CONNECT, TLS included.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The same while every place is taken: then the one that took longest makes room, so that those who say nothing do not
+/// keep out those who have something to say. Enough for TLS on a microcontroller.
+const CROWDED_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Connections that may shake hands beside the clients that are seated; further ones wait in the kernel's queue.
-const HANDSHAKES: usize = 8;
+const HANDSHAKES: usize = 32;
 
 /// The delay after the system refused a connection (no file descriptors are left, for instance).
 const ACCEPT_DELAY: Duration = Duration::from_millis(500);
@@ -115,6 +119,7 @@ pub async fn bind(source: ListenerSource) -> Result<Listener, BindError> {
         stop_timeout,
         acceptor: acceptor.map(Acceptor),
         seats,
+        place_wanted: Notify::new(),
         complaints: Mutex::default(),
         ignored_said: Flag::default(),
         qos0_said: Flag::default(),
@@ -139,7 +144,7 @@ impl Listener {
         let mut number = 0;
         loop {
             let (stream, peer, place) = select! {
-                accepted = accept(&socket, &places) => match accepted {
+                accepted = accept(&socket, &places, &hall.place_wanted) => match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
                         warn!(source = &*hall.name, %address, %error, "cannot accept a connection, trying again");
@@ -177,7 +182,11 @@ impl Listener {
 async fn accept(
     socket: &TcpListener,
     places: &Arc<Semaphore>,
+    place_wanted: &Notify,
 ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    if places.available_permits() == 0 {
+        place_wanted.notify_one();
+    }
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, peer) = socket.accept().await?;
     Ok((stream, peer, place))
@@ -209,6 +218,8 @@ pub(super) struct Hall {
     pub(super) stop_timeout: Duration,
     acceptor: Option<Acceptor>,
     seats: Arc<Seats>,
+    /// Every place is taken, and there is need of one.
+    place_wanted: Notify,
     /// When this was last complained of.
     complaints: Mutex<HashMap<(IpAddr, Fingerprint), Instant>>,
     ignored_said: Flag,
@@ -217,18 +228,16 @@ pub(super) struct Hall {
 
 impl Hall {
     async fn visit(&self, stream: TcpStream, peer: SocketAddr, number: u64, shutdown: &Shutdown) {
+        let silent = |text: &str| self.send_away(peer, "", text);
         let welcomed = select! {
-            welcomed = timeout(HANDSHAKE_TIMEOUT, self.welcome(stream, peer)) => welcomed,
+            welcomed = self.welcome(stream, peer) => welcomed,
+            () = sleep(HANDSHAKE_TIMEOUT) => return silent(&format!("it did not say CONNECT within {HANDSHAKE_TIMEOUT:?}")),
+            () = self.crowded() => {
+                return silent(&format!("it did not say CONNECT within {CROWDED_TIMEOUT:?}, and every place is taken"));
+            }
             () = shutdown.asked() => return,
         };
-        let (mut wire, seat, keep_alive) = match welcomed {
-            Ok(Some(welcomed)) => welcomed,
-            Ok(None) => return,
-            Err(_) => {
-                let text = format!("it did not say CONNECT within {HANDSHAKE_TIMEOUT:?}");
-                return self.send_away(peer, "", &text);
-            }
-        };
+        let Some((mut wire, seat, keep_alive)) = welcomed else { return };
         let (source, client_id) = (&*self.name, &*seat.client_id);
         self.metrics.connects.one();
         self.metrics.connected.set(true);
@@ -255,6 +264,12 @@ impl Hall {
         }
         drop(seat);
         wire.close().await;
+    }
+
+    /// Returns once it is this connection's turn to make room for others.
+    async fn crowded(&self) {
+        sleep(CROWDED_TIMEOUT).await;
+        self.place_wanted.notified().await;
     }
 
     /// TLS and CONNECT; none where the client was refused, which is said here.

@@ -280,6 +280,20 @@ async fn max_clients_is_kept() {
     running.stop().await;
 }
 
+/// Promise 6: those who say nothing, however many they are, do not keep others out: the oldest of them make room.
+#[tokio::test]
+async fn silent_connections_make_room() {
+    let running = Running::start(|_| {}).await;
+    // Each has ten seconds where nobody else wants in; one after the other they would outlast the test's patience.
+    let mut silent = Vec::new();
+    for _ in 0..120 {
+        silent.push(Peer::connect(running.address).await);
+    }
+    let _client = running.client("sma_1").await;
+    drop(silent);
+    running.stop().await;
+}
+
 /// Only who may come in comes in, and is told why not in MQTT's own words.
 #[tokio::test]
 async fn logins_are_checked() {
