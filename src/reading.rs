@@ -1,10 +1,12 @@
 //! The words that the stages share: what travels from the source through the queue to Kafka.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 
 /// What every `ce_type` of ours begins with.
@@ -99,6 +101,7 @@ impl std::str::FromStr for QueueId {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reading {
     /// Name of the source in the configuration.
+    #[serde(deserialize_with = "shared_name")]
     pub source: Arc<str>,
     /// The device's name: the key in Kafka.
     pub device: String,
@@ -116,6 +119,31 @@ pub struct Reading {
     /// Whether `payload` is a JSON document.
     pub json: bool,
     pub payload: Bytes,
+}
+
+/// The same name again and again, in each of millions of records: one copy of it.
+fn shared_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+    struct Name;
+
+    impl Visitor<'_> for Name {
+        type Value = Arc<str>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a name")
+        }
+
+        fn visit_str<E>(self, name: &str) -> Result<Arc<str>, E> {
+            thread_local!(static LAST: RefCell<Arc<str>> = RefCell::new("".into()));
+            LAST.with_borrow_mut(|last| {
+                if **last != *name {
+                    *last = name.into();
+                }
+                Ok(Arc::clone(last))
+            })
+        }
+    }
+
+    deserializer.deserialize_str(Name)
 }
 
 /// A reading that came back from the dead letters names this as its sender, and then the dead letter's `ce_id`. A NUL

@@ -96,9 +96,9 @@ pub struct Kafka {
     pub compression: Compression,
     /// How long the forwarder waits for a batch to fill. Default 1 s.
     pub linger: Duration,
-    /// Records in one batch, which is one transaction. Default 50,000.
+    /// Records in one batch, which is one transaction. Default 200,000.
     pub batch_count: usize,
-    /// Bytes of records in one batch; they are streamed, memory holds a part. Default 16 MiB.
+    /// Bytes of records in one batch; they are streamed, memory holds a part. Default 64 MiB.
     pub batch_size: usize,
     /// Cap of the retry delay. Default 15 s.
     pub retry_max_delay: Duration,

@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
+use arrayvec::ArrayString;
 use bytes::Bytes;
 use jiff::Timestamp;
+use jiff::fmt::StdFmtWrite;
 use jiff::fmt::temporal::DateTimePrinter;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
@@ -23,6 +25,9 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 
 /// Digits of the largest sequence.
 const DIGITS: usize = 20;
+
+/// A queue id, a hyphen, a sequence.
+const ID: usize = 32 + 1 + DIGITS;
 
 /// Room for a time in milliseconds, of any year that there is.
 const RFC_3339: usize = 32;
@@ -48,19 +53,19 @@ impl Record {
     }
 }
 
-/// The headers of a record.
+/// The headers of a record. What is different in each one has its place here: a backlog is millions of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Headers {
     /// `ce_id`: what a consumer drops repeats by.
-    pub id: String,
+    pub id: ArrayString<ID>,
     /// `ce_source`
     pub source: Arc<str>,
     /// `ce_type`
     pub kind: &'static str,
     /// `ce_time`: when it was measured, whatever the record's timestamp had to become.
-    pub time: String,
+    pub time: ArrayString<RFC_3339>,
     /// `ce_sequence`: sorts as text.
-    pub sequence: String,
+    pub sequence: ArrayString<DIGITS>,
     /// `content-type`
     pub content_type: &'static str,
     /// `ce_replayof`: the `ce_id` of the dead letter that the reading was.
@@ -195,14 +200,11 @@ impl Recorder {
         time_ms: i64,
         content_type: &'static str,
     ) -> Headers {
-        let mut id = String::with_capacity(self.id_prefix.len() + DIGITS);
-        id.push_str(&self.id_prefix);
-        write!(id, "{sequence}").expect("a string takes all");
-        let mut text = String::with_capacity(DIGITS);
-        write!(text, "{sequence:0DIGITS$}").expect("a string takes all");
-        let mut time = String::with_capacity(RFC_3339);
+        let (mut id, mut text, mut time) = (ArrayString::new(), ArrayString::new(), ArrayString::new());
+        write!(id, "{}{sequence}", self.id_prefix).expect("there is room");
+        write!(text, "{sequence:0DIGITS$}").expect("there is room");
         let moment = Timestamp::from_millisecond(time_ms).unwrap_or(Timestamp::UNIX_EPOCH);
-        PRINTER.print_timestamp(&moment, &mut time).expect("a string takes all");
+        PRINTER.print_timestamp(&moment, StdFmtWrite(&mut time)).expect("there is room");
         Headers { id, source, kind, time, sequence: text, content_type, replay_of: None }
     }
 }
@@ -262,7 +264,7 @@ mod tests {
         assert_eq!(again.headers.list().last(), Some(("ce_replayof", "ab-7")));
         let gone = recorder().reading(43, reading("gone", None), &NOW);
         assert_eq!((&*gone.topic, &*gone.headers.source), ("sma-kafka", "/pi-1/gone"));
-        assert_eq!(gone.headers.time, "2023-10-18T09:56:56.25Z", "received, where the meter tells no time");
+        assert_eq!(&*gone.headers.time, "2023-10-18T09:56:56.25Z", "received, where the meter tells no time");
     }
 
     /// Promise 5: what a gap record says.

@@ -286,7 +286,7 @@ impl Transfer {
             self.filling_since = None;
             return Some(Next::Await { sequence: from, limit: RETRY_BASE });
         }
-        let full = u64::try_from(self.parts.most.records).unwrap_or(u64::MAX);
+        let full = u64::try_from(self.pace.allowance().records).unwrap_or(u64::MAX);
         if waiting < full {
             let since = *self.filling_since.get_or_insert_with(Instant::now);
             let left = self.parts.linger.saturating_sub(since.elapsed());

@@ -29,8 +29,8 @@ pub fn check(mut section: Section, around: Around<'_>, report: &mut Report) -> K
     let format = section.choice(report, "format", &[("original", Format::Original)]).or(Format::Original);
     let compression = section.choice(report, "compression", COMPRESSION).or(Compression::Zstd);
     let linger = section.duration(report, "linger", Duration::ZERO..=MINUTE, SECOND).or(SECOND);
-    let batch_count = section.count(report, "batch_count", 1..=500_000).or(50_000);
-    let batch_size = section.size(report, "batch_size", 64 * KIB..=256 * MIB, 16 * MIB).or(16 * MIB);
+    let batch_count = section.count(report, "batch_count", 1..=500_000).or(200_000);
+    let batch_size = section.size(report, "batch_size", 64 * KIB..=256 * MIB, 16 * MIB).or(64 * MIB);
     let retry_max_delay = section.duration(report, "retry_max_delay", SECOND..=HOUR, 15 * SECOND).or(15 * SECOND);
     let request_timeout = section.duration(report, "request_timeout", SECOND..=5 * MINUTE, 30 * SECOND).or(30 * SECOND);
     // Kafka's brokers allow 15 min (transaction.max.timeout.ms); below 5 s a slow network ends every transaction.
@@ -54,8 +54,8 @@ pub fn check(mut section: Section, around: Around<'_>, report: &mut Report) -> K
         format,
         compression,
         linger,
-        batch_count: usize::try_from(batch_count).unwrap_or(50_000),
-        batch_size: usize::try_from(batch_size).unwrap_or(16 << 20),
+        batch_count: usize::try_from(batch_count).unwrap_or(200_000),
+        batch_size: usize::try_from(batch_size).unwrap_or(64 << 20),
         retry_max_delay,
         request_timeout,
         transaction_timeout,

@@ -25,15 +25,15 @@ use crate::forwarder::timestamp::TopicLimits;
 /// Bytes handed to the library and not yet delivered; a single record may be larger.
 const IN_FLIGHT: usize = 1024 * 1024;
 
-/// What may still be in flight when a wait at the limit ends: the broker's thread has enough to do while the library's wait,
-/// which lasts its whole time whatever comes meanwhile, goes on.
+/// What may still be in flight when a wait at the limit ends: the broker's thread has enough to do while the wait goes on.
 const ENOUGH: usize = IN_FLIGHT / 4 * 3;
 
 /// Delivery reports are heard after so many records at the latest.
 const HEAR_EVERY: u32 = 64;
 
-/// One wait for delivery reports.
-const HEAR: Duration = Duration::from_millis(1);
+/// One wait for delivery reports. The library's own wait has whole milliseconds, lasts its whole time whatever comes
+/// meanwhile, and spins through its last one: on a small machine that is the broker's time.
+const HEAR: Duration = Duration::from_micros(500);
 
 /// One slice of a transaction call that can be resumed.
 const CALL_SLICE: Duration = Duration::from_millis(250);
@@ -144,17 +144,33 @@ impl Link {
         }
     }
 
-    /// Hears reports until less than `bytes` are in flight.
-    fn wait_below(&self, bytes: usize) -> Result<(), Failure> {
-        let (until, mut stopping) = (self.until(), None);
+    /// Hears the reports that are there.
+    fn hear(&self) -> Result<(), Failure> {
         let producer = self.producer();
-        producer.poll(Duration::ZERO);
-        while producer.context().in_flight() >= bytes {
-            producer.poll(HEAR);
-            self.undelivered()?;
+        loop {
+            let before = producer.context().in_flight();
+            producer.poll(Duration::ZERO);
+            if producer.context().in_flight() == before {
+                return self.undelivered();
+            }
+        }
+    }
+
+    /// Hears reports until `enough` of them were heard; `until` is when that has taken too long.
+    fn wait_until(&self, until: Instant, enough: impl Fn(&BaseProducer<Ears>) -> bool) -> Result<(), Failure> {
+        let (producer, mut stopping) = (self.producer(), None);
+        self.hear()?;
+        while !enough(producer) {
+            std::thread::sleep(HEAR);
+            self.hear()?;
             self.patience.check_open(Call::Produce, until, &mut stopping, producer.context())?;
         }
-        self.undelivered()
+        Ok(())
+    }
+
+    /// Hears reports until less than `bytes` are in flight.
+    fn wait_below(&self, bytes: usize) -> Result<(), Failure> {
+        self.wait_until(self.until(), |producer| producer.context().in_flight() < bytes)
     }
 
     fn undelivered(&self) -> Result<(), Failure> {
@@ -263,23 +279,14 @@ impl Session for Link {
         self.unheard += 1;
         if self.unheard >= HEAR_EVERY {
             self.unheard = 0;
-            self.producer().poll(Duration::ZERO);
-            self.undelivered()?;
+            self.hear()?;
         }
         Ok(())
     }
 
     fn settle(&mut self) -> Result<(), Failure> {
-        let mut stopping = None;
         // A message that is not delivered fails by itself after this; a little more, so that its report is heard.
-        let until = self.until() + REPORT;
-        let producer = self.producer();
-        while producer.in_flight_count() > 0 {
-            producer.poll(HEAR);
-            self.undelivered()?;
-            self.patience.check_open(Call::Produce, until, &mut stopping, producer.context())?;
-        }
-        self.undelivered()
+        self.wait_until(self.until() + REPORT, |producer| producer.in_flight_count() == 0)
     }
 
     fn commit(&mut self, point: &ResumePoint) -> Result<(), Failure> {
