@@ -107,7 +107,7 @@ pub async fn run(
     let options = queue_options(&settings, &settings.queue.path, machine);
     let Queue { intake, outlet, writer, recovered } =
         queue::open(&options, Arc::clone(&metrics), clock, Arc::new(move || pulse.beat()))?;
-    say_start(&settings, &recovered, opened.elapsed());
+    say_start(&settings, &recovered.agent_id, metrics.queue.waiting(), opened.elapsed());
 
     let mut agent = Agent {
         settings,
@@ -477,7 +477,7 @@ fn window(settings: &Settings, source: &Source) -> usize {
 }
 
 /// One line: what is read, where it is queued, where it is sent.
-fn say_start(settings: &Settings, recovered: &Recovered, took: Duration) {
+fn say_start(settings: &Settings, agent: &str, waiting: u64, took: Duration) {
     let reads: Vec<String> = settings.sources.iter().map(Source::to_string).collect();
     let kafka = &settings.kafka;
     let sends = if kafka.bootstrap_servers.is_empty() {
@@ -486,12 +486,12 @@ fn say_start(settings: &Settings, recovered: &Recovered, took: Duration) {
         format!("{} on {}", settings.kafka_topics().join(", "), kafka.bootstrap_servers.join(","))
     };
     info!(
-        agent = recovered.agent_id,
+        agent,
         reads = reads.join(", "),
         queue = %settings.queue.path.display(),
         sends,
         delivery = kafka.delivery.word(),
-        waiting = recovered.end.saturating_sub(recovered.release_point),
+        waiting,
         opened_ms = took.as_millis(),
         "meterferry {} starts", env!("CARGO_PKG_VERSION")
     );

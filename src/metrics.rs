@@ -81,6 +81,8 @@ pub struct QueueMetrics {
     pub next_sequence: Count,
     /// The next sequence that is not yet safely in Kafka.
     pub release_point: Count,
+    /// Sequences from there on that are known to hold nothing: lost, or given up.
+    pub missing: Count,
     pub dead_letters: Count,
     /// Dead letters deleted for lack of room or for their age.
     pub dead_letters_deleted: Count,
@@ -99,6 +101,13 @@ pub struct QueueMetrics {
     pub oldest_ms: AtomicI64,
     /// The disk or `max_size` holds the queue up.
     pub blocked: Flag,
+}
+
+impl QueueMetrics {
+    /// Records that are not yet safely in Kafka.
+    pub fn waiting(&self) -> u64 {
+        self.next_sequence.get().saturating_sub(self.release_point.get()).saturating_sub(self.missing.get())
+    }
 }
 
 /// The forwarder's counters and gauges.

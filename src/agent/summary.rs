@@ -36,7 +36,7 @@ impl Summary {
     pub fn say(&mut self, metrics: &Arc<Metrics>) {
         let now = Figures::of(metrics);
         let last = std::mem::replace(&mut self.last, now);
-        let waiting = waiting(metrics);
+        let waiting = metrics.queue.waiting();
         let stored = now.stored - last.stored;
         let written = now.written.saturating_sub(last.written);
         info!(
@@ -78,17 +78,13 @@ impl Figures {
 pub(super) fn status(metrics: &Metrics) -> String {
     let connected = metrics.sources.values().filter(|source| source.connected.get()).count();
     let kafka = if metrics.forwarder.connected.get() { "Kafka connected" } else { "Kafka not connected" };
-    let waiting = waiting(metrics);
+    let waiting = metrics.queue.waiting();
     let oldest = oldest(metrics).map_or_else(String::new, |age| format!(", the oldest for {}", units::duration(age)));
     let blocked = if metrics.queue.blocked.get() { "; the queue is full" } else { "" };
     format!(
         "{connected} of {} sources connected, {kafka}, {waiting} readings wait{oldest}{blocked}",
         metrics.sources.len()
     )
-}
-
-fn waiting(metrics: &Metrics) -> u64 {
-    metrics.queue.next_sequence.get().saturating_sub(metrics.queue.release_point.get())
 }
 
 fn oldest(metrics: &Metrics) -> Option<Duration> {

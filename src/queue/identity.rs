@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -159,10 +160,30 @@ impl Identity {
         folder.replace(FILE, format!("{CHECKSUM}{checksum:08x}\n{text}").as_bytes())
     }
 
+    /// Sequences of a range that are known to hold nothing.
+    pub fn missing(&self, within: Range<u64>) -> u64 {
+        missing(&self.lost, &self.dropped, within)
+    }
+
     /// Whether all of a range is known to be lost.
     pub(super) fn knows_lost(&self, range: &Lost) -> bool {
         self.lost.iter().any(|known| known.first <= range.first && range.last <= known.last)
     }
+}
+
+/// Sequences of a range that are known to hold nothing: they are lost, or were given up without one being kept.
+pub(super) fn missing(lost: &[Lost], dropped: &[Dropped], within: Range<u64>) -> u64 {
+    let lost = lost.iter().map(|range| (range.first, range.last));
+    let dropped = dropped.iter().filter(|range| range.one_in_s.is_none()).map(|range| (range.first, range.last));
+    let mut ranges: Vec<(u64, u64)> = lost.chain(dropped).collect();
+    ranges.sort_unstable();
+    let (mut count, mut from) = (0, within.start);
+    for (first, last) in ranges {
+        let (first, next) = (first.max(from), last.saturating_add(1).min(within.end));
+        count += next.saturating_sub(first);
+        from = from.max(next);
+    }
+    count
 }
 
 fn parse(bytes: &[u8]) -> Result<Identity, String> {
@@ -205,6 +226,31 @@ mod tests {
     use super::*;
 
     proptest! {
+        /// Each missing sequence is counted once, however many ranges tell of it.
+        #[test]
+        fn missing_sequences_are_counted_once(
+            ranges in proptest::collection::vec((1u64..60, 0u64..20, 0u8..3), 0..8),
+            start in 1u64..60,
+            length in 0u64..60,
+        ) {
+            let (mut lost, mut dropped) = (Vec::new(), Vec::new());
+            let mut model = std::collections::BTreeSet::new();
+            for (first, more, kind) in ranges {
+                let last = first + more;
+                match kind {
+                    0 => lost.push(Lost { first, last, reason: String::new() }),
+                    1 => dropped.push(Dropped { first, last, one_in_s: None }),
+                    // Some of these are there.
+                    _ => dropped.push(Dropped { first, last, one_in_s: Some(10) }),
+                }
+                if kind < 2 {
+                    model.extend(first..=last);
+                }
+            }
+            let within = start..start + length;
+            prop_assert_eq!(missing(&lost, &dropped, within.clone()), model.range(within).count() as u64);
+        }
+
         /// Promise 5: what was last said about a sequence is what explains it, and the ranges stay few and in order.
         #[test]
         fn the_newest_word_about_a_sequence_counts(

@@ -128,6 +128,7 @@ impl Store {
         self.metrics.queue.lost.add(count);
         let all = self.identity.lost.clone();
         self.shared.change(|state| state.lost = all);
+        self.tell_missing();
         let shown = news.iter().map(|range| format!("{}-{}", range.first, range.last)).collect::<Vec<_>>().join(", ");
         error!(count, lost = %shown, reason = %news[0].reason, "sequences are lost; they are reported to Kafka as gaps");
         Ok(())

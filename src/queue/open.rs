@@ -192,6 +192,7 @@ impl Store {
         let queue = &self.metrics.queue;
         queue.next_sequence.set(end);
         queue.release_point.set(release_point);
+        self.tell_missing();
         match self.dead_letters.recover() {
             Ok(count) => queue.dead_letters.set(count),
             // None of them is needed to go on.

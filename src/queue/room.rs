@@ -276,6 +276,7 @@ impl Store {
         range.note(&mut self.identity.dropped);
         let dropped = self.identity.dropped.clone();
         self.shared.change(|state| state.dropped = dropped);
+        self.tell_missing();
         self.write_identity()
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::identity::{Dropped, Lost};
+use super::identity::{self, Dropped, Lost};
 use crate::reading::QueueId;
 
 /// State that the writer changes and the readers see.
@@ -47,6 +47,11 @@ impl State {
             }
         }
         (None, until)
+    }
+
+    /// Unreleased sequences that are known to hold nothing.
+    pub fn count_missing(&self) -> u64 {
+        identity::missing(&self.lost, &self.dropped, self.release_point..self.end)
     }
 
     /// The segment that holds `sequence` if any does, and where the next one begins.

@@ -265,6 +265,7 @@ impl Store {
         });
         self.room.released(Instant::now());
         self.metrics.queue.release_point.set(release_point);
+        self.tell_missing();
         let before = self.at_rest;
         self.unlink_released()?;
         Ok(self.at_rest < before)
@@ -472,6 +473,11 @@ impl Store {
             Ok(()) => self.measure(),
             Err(error) => debug!(%error, "no room can be kept back now"),
         }
+    }
+
+    /// As after the release point or what is known to be missing has changed.
+    pub(super) fn tell_missing(&self) {
+        self.metrics.queue.missing.set(self.shared.state().count_missing());
     }
 
     /// Counts the folder's bytes and segments anew, as after files came or went.

@@ -238,8 +238,10 @@ fn damaged_newest_segment_is_salvaged() {
     }
     fs::write(&path, bytes).expect("damaged");
 
-    let mut again = start(&options);
+    let metrics: Arc<Metrics> = Arc::default();
+    let mut again = open(&options, Arc::clone(&metrics), Clock::new(), Arc::new(|| ())).expect("the queue opens");
     assert_eq!(again.outlet.queue_id(), id);
+    assert_eq!(metrics.queue.waiting(), 1_496, "what is missing does not wait");
     let entries = read_all(&mut again.outlet);
     let kept: Vec<u64> = entries.iter().filter(|entry| matches!(entry.body, Body::Reading(_))).map(number_of).collect();
     let whole: Vec<u64> = (0..1_500).filter(|number| ![0, 750, 751, 1_499].contains(number)).collect();
@@ -248,6 +250,7 @@ fn damaged_newest_segment_is_salvaged() {
     let names: Vec<_> = fs::read_dir(&options.path).expect("files").flatten().map(|entry| entry.file_name()).collect();
     assert!(names.iter().any(|name| name.to_string_lossy().contains(".damaged-")), "{names:?}");
     append(&again, 5_000..5_001);
+    assert_eq!(metrics.queue.waiting(), 1_497);
     let entries = read_all(&mut again.outlet);
     assert_eq!(number_of(entries.last().expect("one")), 5_000);
     let mut next = 1;

@@ -110,7 +110,9 @@ impl Looked {
     }
 
     fn waiting(&self) -> u64 {
-        self.status.end.saturating_sub(self.status.release_point)
+        let all = self.status.release_point..self.status.end;
+        let missing = self.status.identity.missing(all.clone());
+        all.end.saturating_sub(all.start).saturating_sub(missing)
     }
 
     fn room(&self) -> u64 {
@@ -119,7 +121,10 @@ impl Looked {
     }
 
     fn growth(&self) -> Growth {
-        let held = self.status.segments.first().map_or(0, |first| self.status.end.saturating_sub(*first));
+        let held = self.status.segments.first().map_or(0, |first| {
+            let missing = self.status.identity.missing(*first..self.status.end);
+            self.status.end.saturating_sub(*first).saturating_sub(missing)
+        });
         Growth {
             inflow: self.inflow.map_or(0.0, |inflow| inflow.rate()),
             outflow: self.live.as_ref().map_or(0.0, |live| live.sent_per_second),
