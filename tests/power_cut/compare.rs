@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use meterferry::queue::inspect::Inspector;
-use meterferry::reading::Entry;
+use meterferry::reading::{Body, Entry};
 
 use crate::disk::SimulatedDisk;
 use crate::ledger::{Expected, Register};
@@ -72,21 +72,25 @@ fn is_segment(path: &Path) -> bool {
     name.ends_with(".redb") && name.starts_with('0')
 }
 
-/// Every sequence, with what was written under it.
+/// Every sequence, with what was written under it, or why it is missing.
 fn records(entries: &[Entry], release_point: u64, end: u64, expected: &Expected) -> Result<(), String> {
-    let sequences: Vec<u64> = entries.iter().map(|entry| entry.sequence).collect();
-    let wanted: Vec<u64> = (release_point..end).collect();
-    ensure(sequences == wanted, || {
-        let missing: Vec<_> = wanted.iter().filter(|sequence| !sequences.contains(sequence)).collect();
-        format!("sequences {release_point}..{end} are wanted, missing are {missing:?}")
-    })?;
+    let mut next = release_point;
     for entry in entries {
+        let first = if let Body::Gap(gap) = &entry.body { gap.first } else { entry.sequence };
+        ensure(first == next, || format!("{first} comes where {next} is wanted, of {release_point}..{end}"))?;
+        next = entry.sequence + 1;
+        if let Body::Gap(gap) = &entry.body {
+            ensure(next <= expected.given_up && gap.reason.starts_with("the queue was full"), || {
+                format!("{gap:?} is no record that was given up, those are below {}", expected.given_up)
+            })?;
+            continue;
+        }
         let written = expected.written[entry.sequence as usize - 1];
         ensure(entry.body == message::body(written.number), || {
             format!("sequence {} is not message {}: {:?}", entry.sequence, written.number, entry.body)
         })?;
     }
-    Ok(())
+    ensure(next == end, || format!("it ends before {next}, not before {end}"))
 }
 
 fn letters(disk: &SimulatedDisk, expected: &Expected) -> Result<(), String> {
@@ -111,6 +115,7 @@ fn adopt(life: &mut Life, expected: &Expected, end: u64) {
     ledger.next_number = expected.next_number;
     ledger.told = *expected.release_points.end();
     ledger.known = !expected.ids.is_empty();
+    ledger.given_up.insert(0, (0, expected.given_up));
     ledger.letters = expected.letters.iter().map(|letter| (0, letter.clone())).collect();
     ledger.id = Register::new(life.outlet.as_ref().expect("just opened").queue_id());
 }

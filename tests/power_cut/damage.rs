@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use meterferry::config::settings::WhenFull;
 use meterferry::queue::inspect::Inspector;
 use meterferry::reading::{Body, Entry, QueueId};
 use rand::RngExt;
@@ -22,7 +23,8 @@ use crate::tree::Tree;
 
 /// Damages of one queue.
 const STRAND: u64 = 100;
-const SETTING: Setting = Setting { segment_size: 48 << 10, max_size: 1 << 30, packs: false };
+const SETTING: Setting =
+    Setting { segment_size: 48 << 10, max_size: 1 << 30, when_full: WhenFull::Block, packs: false };
 /// Numbers of what is appended after the damage.
 const LATER: u64 = 1 << 40;
 

@@ -2,13 +2,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use meterferry::config::settings::WhenFull;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
 use crate::compare::{chain, ensure};
 use crate::disk::Log;
 use crate::ledger::{Expected, Ledger};
-use crate::life::{GROUP, Life, Setting};
+use crate::life::{GROUP, Life, Setting, is_gap};
 use crate::medium::{Medium, Op};
 use crate::tree::Tree;
 
@@ -30,6 +31,9 @@ const ACTIONS: [(u32, Action); 5] =
 pub const TIGHT: u64 = 1100 << 10;
 /// How often a queue had no room.
 pub static BLOCKED: AtomicU64 = AtomicU64::new(0);
+/// Records given up for want of room.
+pub static DROPPED: AtomicU64 = AtomicU64::new(0);
+pub static THINNED: AtomicU64 = AtomicU64::new(0);
 /// Rounds after which a queue whose records are all released has room.
 const PATIENCE: usize = 20;
 
@@ -37,10 +41,26 @@ const PATIENCE: usize = 20;
 pub fn setting(random: &mut StdRng) -> Setting {
     let segment_size = [32 << 10, 64 << 10, 128 << 10, 512 << 10][random.random_range(0..4)];
     // In one of ten there is hardly room for anything.
-    if random.random_bool(0.1) {
-        return Setting { segment_size: 64 << 10, max_size: TIGHT, packs: random.random() };
+    if random.random_bool(0.1) { tight(random) } else { roomy(segment_size, random) }
+}
+
+fn roomy(segment_size: u64, random: &mut StdRng) -> Setting {
+    Setting { segment_size, max_size: 1 << 30, when_full: WhenFull::Block, packs: random.random() }
+}
+
+/// One in which there is hardly room for anything.
+pub fn tight(random: &mut StdRng) -> Setting {
+    Setting { segment_size: 64 << 10, max_size: TIGHT, when_full: WhenFull::Block, packs: random.random() }
+}
+
+/// One in which the queue is full most of the time, and old records are given up for new ones.
+pub fn generous(when_full: WhenFull, random: &mut StdRng) -> Setting {
+    Setting {
+        segment_size: 32 << 10,
+        max_size: random.random_range(TIGHT..3 * TIGHT),
+        when_full,
+        packs: random.random(),
     }
-    Setting { segment_size, max_size: 1 << 30, packs: random.random() }
 }
 
 /// Does some of everything, then ends the queue.
@@ -52,6 +72,11 @@ pub fn play(life: &mut Life, setting: &Setting, actions: usize, random: &mut Std
         make_room(life)?;
         let all = life.ledger.written.len() - life.ledger.before;
         ensure(life.acknowledged() == all, || format!("{} of {all} acknowledged", life.acknowledged()))?;
+    }
+    match setting.when_full {
+        WhenFull::Block => {}
+        WhenFull::DropOldest => _ = DROPPED.fetch_add(life.metrics.queue.dropped.get(), Ordering::Relaxed),
+        WhenFull::Thin => _ = THINNED.fetch_add(life.metrics.queue.dropped.get(), Ordering::Relaxed),
     }
     life.end().map_err(|error| format!("no orderly end: {}", chain(&error)))
 }
@@ -101,9 +126,9 @@ pub fn act(
     let (release_point, end) = (life.ledger.release_point(), life.outlet().end());
     match action {
         // Rarely released, so that it fills.
-        Action::Release if setting.max_size == TIGHT && random.random_bool(0.8) => life.append(40),
+        Action::Release if setting.is_small() && random.random_bool(0.8) => life.append(40),
         Action::Append => {
-            let many = setting.max_size > TIGHT && random.random_bool(0.1);
+            let many = setting.max_size > TIGHT && random.random_bool(if setting.is_small() { 0.6 } else { 0.1 });
             let count = random.random_range(1..=if many { GROUP } else { 60 });
             life.append(count)
         }
@@ -111,9 +136,11 @@ pub fn act(
             let next = if random.random_bool(0.4) { end } else { random.random_range(release_point..=end) };
             life.release(next)
         }
+        // What was looked at is not thinned: Kafka may have it.
+        Action::SetAside if setting.when_full == WhenFull::Thin => life.append(40),
         Action::SetAside if release_point < end && setting.max_size > TIGHT => {
             let entries = life.read(random.random_range(release_point..end))?;
-            life.set_aside(&entries[0])
+            entries.iter().find(|entry| !is_gap(entry)).map_or(Ok(()), |entry| life.set_aside(entry))
         }
         Action::SetAside => Ok(()),
         Action::Fork => life.fork(),

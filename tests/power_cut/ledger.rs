@@ -1,10 +1,14 @@
 //! The model: what is known outside the queue, and what follows from it for a disk that lost power.
 
 use std::ops::RangeInclusive;
+use std::path::Path;
 
+use meterferry::queue::Identity;
 use meterferry::reading::{DeadLetter, Mark, QueueId};
 
+use crate::life::FOLDER;
 use crate::message;
+use crate::tree::Tree;
 
 /// Marks that the queue keeps of a source.
 pub const WINDOW: usize = 50;
@@ -57,6 +61,10 @@ pub struct Ledger {
     pub known: bool,
     pub filters: Register<Vec<String>>,
     pub letters: Vec<(usize, DeadLetter)>,
+    /// Positions in the disk's log from which on records below a sequence may have been given up for want of room.
+    pub given_up: Vec<(usize, u64)>,
+    /// Where that was last looked at.
+    pub looked: usize,
     /// Where the opening was done.
     pub opened: usize,
     /// Where an orderly end was done.
@@ -76,6 +84,8 @@ pub struct Expected {
     pub ids: Vec<QueueId>,
     pub filters: Vec<Vec<String>>,
     pub letters: Vec<DeadLetter>,
+    /// Records below this may have been given up for want of room.
+    pub given_up: u64,
 }
 
 impl Expected {
@@ -89,6 +99,7 @@ impl Expected {
             ids: Vec::new(),
             filters: vec![Vec::new()],
             letters: Vec::new(),
+            given_up: 0,
         }
     }
 
@@ -107,6 +118,17 @@ impl Ledger {
     /// One past the newest sequence.
     pub fn end(&self) -> u64 {
         self.written.len() as u64 + 1
+    }
+
+    /// Looks at what the queue says that it has given up, on a disk that stands at `position` of its log.
+    pub fn look(&mut self, disk: &Tree, position: usize) {
+        let file = disk.content(&Path::new(FOLDER).join("queue.toml"));
+        let identity: Option<Identity> = file.and_then(|file| toml::from_slice(&file.bytes()).ok());
+        let below = identity.and_then(|identity| identity.dropped.last().map(|range| range.last + 1)).unwrap_or(0);
+        if self.given_up.last().map_or(0, |(_, known)| *known) < below {
+            self.given_up.push((self.looked, below));
+        }
+        self.looked = position;
     }
 
     /// Follows from a disk that was cut off at `position` of its log, when `acknowledged` messages of this life had been
@@ -129,6 +151,13 @@ impl Ledger {
             release_points: floor..=told.max(floor),
             ids: if known { self.id.at(position) } else { Vec::new() },
             filters: self.filters.at(position),
+            given_up: self
+                .given_up
+                .iter()
+                .filter(|(at, _)| *at <= position)
+                .map(|(_, below)| *below)
+                .max()
+                .unwrap_or(0),
             letters: self.letters.iter().filter(|(at, _)| *at <= position).map(|(_, letter)| letter.clone()).collect(),
         }
     }

@@ -33,6 +33,7 @@ const BARRIERS: usize = 1_000;
 pub struct Setting {
     pub segment_size: u64,
     pub max_size: u64,
+    pub when_full: WhenFull,
     /// Sealed segments are packed as soon as more than a few wait, by a thread that is not driven step by step.
     pub packs: bool,
 }
@@ -43,12 +44,17 @@ impl Setting {
         self.max_size == TIGHT
     }
 
+    /// Whether it is full after a few groups.
+    pub fn is_small(&self) -> bool {
+        self.max_size < 1 << 30
+    }
+
     fn options(&self) -> queue::Options {
         queue::Options {
             path: PathBuf::from(FOLDER),
             max_size: self.max_size,
             min_free: 0,
-            when_full: WhenFull::Block,
+            when_full: self.when_full,
             segment_size: self.segment_size,
             pack_after: if self.packs { Duration::ZERO } else { queue::PACK_AFTER },
             redelivery_window: WINDOW,
@@ -132,6 +138,8 @@ impl Life {
             next_number: 1,
             filters: Register::new(recovered.filters.get(message::SOURCE).cloned().unwrap_or_default()),
             letters: Vec::new(),
+            given_up: Vec::new(),
+            looked: 0,
             opened: disk.position(),
             closed: None,
         };
@@ -201,6 +209,7 @@ impl Life {
                 self.barriers -= 1;
             }
             if self.barriers == 0 || rounds_without_room == 2 {
+                self.ledger.look(&self.disk.live(), self.disk.position());
                 return Ok(());
             }
             if self.is_blocked() {

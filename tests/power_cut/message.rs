@@ -5,6 +5,9 @@ use meterferry::reading::{Body, Dead, Mark, Reading, Received};
 
 pub const SOURCE: &str = "meter";
 
+/// From one message to the next.
+const INTERVAL_MS: u64 = 1_000;
+
 pub fn body(number: u64) -> Body {
     let (packet_id, received) = (Some((number % 60_000) as u16 + 1), received(number));
     let payload = payload(number);
@@ -38,7 +41,8 @@ pub fn mark(number: u64) -> Mark {
 }
 
 pub fn received(number: u64) -> Received {
-    Received { wall_ms: 1_800_000_000_000 + number as i64, boot_ms: number, boot_id: 7, synchronised: true }
+    let since_ms = number * INTERVAL_MS;
+    Received { wall_ms: 1_800_000_000_000 + since_ms as i64, boot_ms: since_ms, boot_id: 7, synchronised: true }
 }
 
 /// Mostly short; some fill more than a page of the database.
