@@ -105,9 +105,10 @@ pub async fn run(
     let opened = Instant::now();
     let pulse = health.watch("queue", QUEUE_SILENCE);
     let options = queue_options(&settings, &settings.queue.path, machine);
-    let Queue { intake, outlet, writer, recovered } =
+    let Queue { intake, mut outlet, writer, recovered } =
         queue::open(&options, Arc::clone(&metrics), clock, Arc::new(move || pulse.beat()))?;
     say_start(&settings, &recovered.agent_id, metrics.queue.waiting(), opened.elapsed());
+    outlet.show_oldest();
 
     let mut agent = Agent {
         settings,

@@ -60,15 +60,15 @@ impl Summary {
 impl Figures {
     fn of(metrics: &Metrics) -> Self {
         let sum = |count: fn(&SourceMetrics) -> u64| metrics.sources.values().map(|source| count(source)).sum();
-        let connects: u64 = sum(|source| source.connects.get());
-        let connected = metrics.sources.len() as u64;
+        // The first connection of each client of a listener is none, nor is an attempt that failed.
+        let reconnects = sum(|source| source.connects.get().saturating_sub(1).min(source.disconnects.get()));
         Self {
             received: sum(|source| source.received.get()),
             stored: metrics.queue.stored.get(),
             sent: metrics.forwarder.sent.get(),
             redelivered: sum(|source| source.redelivered.get()),
             undecodable: sum(|source| source.undecodable.get()),
-            reconnects: connects.saturating_sub(connected) + metrics.forwarder.connects.get().saturating_sub(1),
+            reconnects: reconnects + metrics.forwarder.connects.get().saturating_sub(1),
             written: written(),
         }
     }

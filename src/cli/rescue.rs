@@ -90,6 +90,10 @@ fn rescue(args: &Args, global: &Global) -> Result<ExitCode, ExitCode> {
     let shutdown = signals::stop_on_signals().map_err(|error| fail(&error))?;
     super::log::start(&Global { log: level, ..global.clone() })?;
     let settings = settings(args, global)?;
+    if settings.kafka.topic == settings.kafka.resume_topic {
+        terminal::fail("--topic and --resume-topic are the same\n  hint: the resume point has a topic of its own");
+        return Err(ExitCode::from(2));
+    }
     let (work, mut record) = copied(args, &shutdown)?;
     let mut options = agent::unconfigured_options(&work);
     options.default_agent_id = agent_id(args, &work)?;
@@ -111,6 +115,16 @@ fn settings(args: &Args, global: &Global) -> Result<Settings, ExitCode> {
     let found = global.config.is_some() || environment.candidates().iter().any(|path| path.exists());
     let mut settings = if found { load(global)?.settings } else { config::defaults(&environment) };
     let kafka = &mut settings.kafka;
+    let brokers = args.brokers.iter().map(|server| ("--brokers", server, config::is_server(server)));
+    let topics = [("--topic", &args.topic), ("--resume-topic", &args.resume_topic)];
+    let topics = topics.into_iter().filter_map(|(name, topic)| Some((name, topic.as_ref()?)));
+    let topics = topics.map(|(name, topic)| (name, topic, config::is_kafka_topic(topic)));
+    for (name, value, checked) in brokers.chain(topics) {
+        if let Err(what) = checked {
+            terminal::fail(format_args!("{name} is {value:?}: {what}"));
+            return Err(ExitCode::from(2));
+        }
+    }
     if !args.brokers.is_empty() {
         kafka.bootstrap_servers.clone_from(&args.brokers);
     }

@@ -62,6 +62,16 @@ pub fn is_agent_id(text: &str) -> bool {
     names::agent_id(text).is_ok()
 }
 
+/// Whether `text` is HOST:PORT; otherwise what it has to be.
+pub fn is_server(text: &str) -> Result<(), String> {
+    names::host_and_port(text).map(|_| ())
+}
+
+/// Whether `text` may be a topic of the agent in Kafka; otherwise what it has to be.
+pub fn is_kafka_topic(text: &str) -> Result<(), String> {
+    names::kafka_topic(text)
+}
+
 /// Reads and checks the configuration: `explicit`, else `/etc/meterferry/meterferry.toml`, else `meterferry.toml` in the
 /// user's XDG folder; then the files `conf.d/*.toml` beside it in the order of their names, which add sources and
 /// override keys one by one.

@@ -80,6 +80,26 @@ pub enum Class {
     Unexpected,
 }
 
+impl Code {
+    /// Whether a broker has answered with it that it needs time: Kafka was reached.
+    pub fn asks_for_time(self) -> bool {
+        matches!(
+            self,
+            Self::CoordinatorLoadInProgress
+                | Self::CoordinatorNotAvailable
+                | Self::NotCoordinator
+                | Self::ConcurrentTransactions
+                | Self::LeaderNotAvailable
+                | Self::NotLeaderForPartition
+                | Self::NotEnoughReplicas
+                | Self::NotEnoughReplicasAfterAppend
+                | Self::RebalanceInProgress
+                | Self::UnstableOffsetCommit
+                | Self::ThrottlingQuotaExceeded
+        )
+    }
+}
+
 /// What is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {

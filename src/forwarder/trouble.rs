@@ -17,6 +17,8 @@ const KINDS: usize = 16;
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
     Away,
+    /// It answers, and asks for time.
+    Busy,
     Doubt,
     Person(Code, Option<std::sync::Arc<str>>),
 }
@@ -44,6 +46,7 @@ impl Trouble {
         let kind = match outcome {
             Outcome::PersonMustAct(_) => Kind::Person(failure.code, failure.topic.clone()),
             Outcome::Rebuild if failure.code.class() == Class::Fenced => Kind::Doubt,
+            _ if failure.code.asks_for_time() => Kind::Busy,
             _ => Kind::Away,
         };
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
@@ -57,6 +60,9 @@ impl Trouble {
             }
             Outcome::Rebuild => {
                 warn!(%failure, delay_ms, hint, "the outcome of a transaction is unknown, asking Kafka for the resume point");
+            }
+            Outcome::Retry if kind == Kind::Busy => {
+                warn!(%failure, delay_ms, hint, "Kafka is not ready, will retry; readings are kept meanwhile");
             }
             Outcome::Retry | Outcome::Halve | Outcome::DeadLetter => {
                 warn!(%failure, delay_ms, hint, "Kafka cannot be reached, will retry; readings are kept meanwhile");

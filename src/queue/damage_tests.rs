@@ -204,6 +204,44 @@ fn damage_is_told_and_kept_from() {
     }
 }
 
+/// Promise 7: a file that is gone is told as that, is explained to Kafka, and its neighbours are left as they are.
+#[test]
+fn a_missing_file_is_not_its_neighbours_damage() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = filled(folder.path(), COUNT);
+    let files = segments(folder.path());
+    let first =
+        |path: &Path| -> u64 { path.file_stem().and_then(|name| name.to_str()?.parse().ok()).expect("a number") };
+    let (from, to) = (first(&files[2]), first(&files[3]) - 1);
+    fs::remove_file(&files[2]).expect("removed");
+    let before: Vec<_> = [1, 3].iter().map(|at| fs::read(&files[*at]).expect("readable")).collect();
+
+    let report = Inspector::open(folder.path()).expect("a queue").verify(|_| ()).expect("readable");
+    assert!(report.segments.iter().all(|segment| segment.wrong.is_empty()), "{report:?}");
+    assert_eq!(report.segments[1].gone, Some((from, to)));
+    assert!(!report.is_sound() && report.wrong.iter().any(|wrong| wrong.contains("is missing")), "{:?}", report.wrong);
+
+    let repaired = repair(&options, |_| ()).expect("repaired");
+    let lost: Vec<_> = repaired.lost.iter().map(|lost| (lost.first, lost.last)).collect();
+    assert_eq!((lost, repaired.salvaged.len(), repaired.set_aside.len()), (vec![(from, to)], 0, 0));
+    let after: Vec<_> = [1, 3].iter().map(|at| fs::read(&files[*at]).expect("readable")).collect();
+    assert!(before == after, "the neighbours are not touched");
+    assert!(Inspector::open(folder.path()).expect("a queue").verify(|_| ()).expect("readable").is_sound());
+}
+
+/// Promise 7: damage that the tools come by is told once, in words, and not as a crash of theirs.
+#[test]
+fn a_truncated_file_is_told_of_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    filled(folder.path(), COUNT);
+    let files = segments(folder.path());
+    let bytes = fs::read(&files[1]).expect("readable");
+    fs::write(&files[1], &bytes[..bytes.len() / 2]).expect("written");
+    let report = Inspector::open(folder.path()).expect("a queue").verify(|_| ()).expect("readable");
+    assert_eq!((report.segments[1].wrong.len(), report.segments[1].gone), (1, None), "{:?}", report.segments[1]);
+    assert!(!report.segments[1].wrong[0].contains("records 0 "), "{:?}", report.segments[1]);
+}
+
 /// Promise 3: what is mended ends with the last record that can be read: a later look at the card may find that more came
 /// after it, under the next sequence.
 #[test]

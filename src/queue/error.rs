@@ -21,6 +21,14 @@ pub enum OpenError {
         source: io::Error,
     },
     #[error(
+        "there is no queue in {path}: {what}\n  hint: no agent has run with it yet, or it is elsewhere: name the folder that holds queue.toml with --path, or the agent's configuration with --config"
+    )]
+    NoQueue { path: PathBuf, what: String },
+    #[error(
+        "{path} is damaged: {reason}\n  hint: the agent goes on without it at its next start; meterferry rescue reads the folder in any case"
+    )]
+    NoIdentity { path: PathBuf, reason: String },
+    #[error(
         "the queue's folder {path} may not be used: {who}\n  hint: give it to the agent's user (chown -R USER: {path}), or name another one in queue.path"
     )]
     Forbidden {
@@ -66,9 +74,13 @@ impl OpenError {
             | Self::NotAQueue { .. }
             | Self::Newer { .. }
             | Self::OtherAgent { .. } => true,
-            Self::Locked { .. } | Self::Folder { .. } | Self::ReadOnly { .. } | Self::Segment(_) | Self::Thread(_) => {
-                false
-            }
+            Self::Locked { .. }
+            | Self::Folder { .. }
+            | Self::NoQueue { .. }
+            | Self::NoIdentity { .. }
+            | Self::ReadOnly { .. }
+            | Self::Segment(_)
+            | Self::Thread(_) => false,
         }
     }
 }

@@ -165,6 +165,20 @@ impl Identity {
         missing(&self.lost, &self.dropped, within)
     }
 
+    /// Whether everything that is missing between `first` and `last` (inclusive) is explained: lost, or given up.
+    pub(super) fn explains(&self, first: u64, last: u64) -> bool {
+        let lost = self.lost.iter().map(|lost| (lost.first, lost.last));
+        let mut known: Vec<_> = lost.chain(self.dropped.iter().map(|range| (range.first, range.last))).collect();
+        known.sort_unstable();
+        let explained = known.into_iter().fold(
+            first,
+            |next, (from, to)| {
+                if from <= next { next.max(to.saturating_add(1)) } else { next }
+            },
+        );
+        explained > last
+    }
+
     /// Whether all of a range is known to be lost.
     pub(super) fn knows_lost(&self, range: &Lost) -> bool {
         self.lost.iter().any(|known| known.first <= range.first && range.last <= known.last)

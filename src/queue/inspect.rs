@@ -9,7 +9,7 @@ use super::dead_letter::DeadLetters;
 use super::disk::{Disk, LocalDisk};
 use super::error::{OpenError, QueueError};
 use super::folder::Folder;
-use super::identity::{Identity, Unreadable};
+use super::identity::{self, Identity, Unreadable};
 use super::lock;
 use super::tolerant;
 use super::view::{View, unreadable};
@@ -73,17 +73,22 @@ impl Inspector {
     /// [`Inspector::open`] on another disk than the machine's own.
     pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, OpenError> {
         let folder = Folder::new(disk, path);
-        let missing = |reason: &str| OpenError::Folder {
-            path: path.to_owned(),
-            source: std::io::Error::new(std::io::ErrorKind::NotFound, reason.to_owned()),
+        let missing = || {
+            let what = match std::fs::metadata(path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => "there is no such folder",
+                Ok(found) if !found.is_dir() => "it is not a folder",
+                _ => "no queue.toml is in it",
+            };
+            OpenError::NoQueue { path: path.to_owned(), what: what.to_owned() }
         };
         match Identity::read(&folder) {
             Ok(Some(identity)) => Ok(Self { folder, identity }),
-            Ok(None) => Err(missing("there is no queue in it (no queue.toml)")),
+            Ok(None) => Err(missing()),
+            Err(Unreadable::Refused(OpenError::Folder { .. })) if path.is_file() => Err(missing()),
             Err(Unreadable::Refused(error)) => Err(error),
-            Err(Unreadable::Damaged(reason)) => Err(missing(&format!(
-                "queue.toml is damaged: {reason}; the agent goes on without it at its next start"
-            ))),
+            Err(Unreadable::Damaged(reason)) => {
+                Err(OpenError::NoIdentity { path: folder.file(identity::FILE), reason })
+            }
         }
     }
 

@@ -88,6 +88,16 @@ impl Outlet {
         Ok(entries)
     }
 
+    /// Shows in the metrics since when the oldest unreleased record waits; reading keeps that up to date.
+    pub fn show_oldest(&mut self) {
+        let state = self.shared.state().clone();
+        let oldest = self.cursor.read(&state, state.release_point, 1, 1, self.clock.now());
+        // Damage is dealt with when the record is sent.
+        if let Some(entry) = oldest.ok().as_deref().and_then(<[Entry]>::first) {
+            self.metrics.queue.oldest_ms.store(received_ms(&entry.body), Ordering::Relaxed);
+        }
+    }
+
     /// What the record at `sequence` is compared by; none where it is not, or no longer, here.
     pub fn fingerprint(&mut self, sequence: u64) -> Result<Option<Fingerprint>, QueueError> {
         self.retried(|cursor, shared| {

@@ -71,6 +71,9 @@ pub fn repair(options: &Options, mut progress: impl FnMut(u64)) -> Result<Repair
         let Some(verified) = looked else { continue };
         done += store.folder.disk.size(&super::segment::path(&store.folder, first)).unwrap_or(0);
         progress(done);
+        if let Some((first, last)) = verified.gone {
+            store.miss(Some(verified.first), first, last)?;
+        }
         // The newest was recovered when the store was opened.
         if first != newest && !verified.wrong.is_empty() {
             store.salvage(first)?;

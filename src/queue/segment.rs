@@ -5,10 +5,12 @@
 //! and the readers open it in redb's `SingleWriter` mode: one process writes, and others may read beside it and follow
 //! the commits.
 
+use std::cell::Cell;
 use std::io;
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use redb::{
     Builder, ConcurrencyMode, Database, DatabaseError, Durability, ReadOnlyDatabase, ReadableDatabase, ReadableTable,
@@ -315,9 +317,46 @@ impl From<SegmentError> for Failure {
     }
 }
 
+thread_local! {
+    /// How many calls into redb this thread is in.
+    static GUARDED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// While it lives, a panic of this thread is not printed: it is caught, and told as damage.
+struct Quiet;
+
+impl Quiet {
+    fn new() -> Self {
+        static HOOK: Once = Once::new();
+        if !std::thread::panicking() {
+            HOOK.call_once(|| {
+                let usual = take_hook();
+                set_hook(Box::new(move |info| {
+                    if GUARDED.get() == 0 {
+                        usual(info);
+                    } else {
+                        tracing::debug!(%info, "the database panicked");
+                    }
+                }));
+            });
+        }
+        GUARDED.set(GUARDED.get() + 1);
+        Self
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        GUARDED.set(GUARDED.get() - 1);
+    }
+}
+
 /// Runs a call into redb: a panic of the library over damaged pages is damage, not the end of the agent.
 pub(super) fn guarded<T>(path: &Path, call: impl FnOnce() -> Result<T, Failure>) -> Result<T, SegmentError> {
-    let failure = match catch_unwind(AssertUnwindSafe(call)) {
+    let quiet = Quiet::new();
+    let called = catch_unwind(AssertUnwindSafe(call));
+    drop(quiet);
+    let failure = match called {
         Ok(Ok(value)) => return Ok(value),
         Ok(Err(failure)) => failure,
         Err(_) => {

@@ -9,6 +9,7 @@ use super::inspect::Inspector;
 use super::record::{self, Content, Stored, WINDOW_KEY};
 use super::release;
 use super::segment::{self, Reader, SegmentError};
+use super::segment_file;
 use super::tolerant::{self, Seen};
 use super::view::View;
 
@@ -22,6 +23,18 @@ pub struct Verified {
     pub records: u64,
     /// What is wrong, in words.
     pub wrong: Vec<String>,
+    /// First and last sequence that neither it nor the next segment holds, though both are whole: a file between them is
+    /// gone.
+    pub gone: Option<(u64, u64)>,
+}
+
+impl Verified {
+    /// What is wrong behind it, in words.
+    pub fn gone(&self) -> Option<String> {
+        let (first, last) = self.gone?;
+        let place = format!("between {} and {}", segment_file(self.first), segment_file(last + 1));
+        Some(format!("records {first} to {last} are in no file: a segment {place} is missing"))
+    }
 }
 
 /// What was found in the folder.
@@ -41,7 +54,7 @@ pub struct Report {
 
 impl Report {
     pub fn is_sound(&self) -> bool {
-        self.wrong.is_empty() && self.segments.iter().all(|segment| segment.wrong.is_empty())
+        self.wrong.is_empty() && self.segments.iter().all(|segment| segment.wrong.is_empty() && segment.gone.is_none())
     }
 }
 
@@ -74,7 +87,7 @@ impl Inspector {
             done += bytes;
             progress(done);
         }
-        report.wrong = self.others();
+        report.wrong = report.segments.iter().filter_map(Verified::gone).chain(self.others()).collect();
         Ok(report)
     }
 
@@ -114,9 +127,11 @@ pub(super) fn segment_of(
                     scan.record(identity, sequence, until, bytes);
                 }
                 Seen::Unreadable(from, to, error) => {
+                    let (from, next) = (from.max(first), to.saturating_add(1).min(until.unwrap_or(u64::MAX)));
                     let to = if to == u64::MAX { "the end".to_owned() } else { to.to_string() };
                     scan.wrong(format!("records {from} to {to}: {}", tolerant::reason(error)));
-                    scan.next = scan.next.max(from);
+                    // They are told of.
+                    scan.next = scan.next.max(next);
                 }
             }
             ControlFlow::Continue(())
@@ -124,9 +139,8 @@ pub(super) fn segment_of(
     });
     match scanned {
         Ok(()) => {
-            if let Some(until) = until.filter(|until| *until > scan.next) {
-                scan.missing(identity, until);
-            }
+            let behind = until.filter(|until| *until > scan.next).map(|until| (scan.next, until - 1));
+            scan.verified.gone = behind.filter(|(first, last)| scan.is_news(identity, *first, *last));
         }
         Err(SegmentError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return None,
         Err(error) => scan.wrong(tolerant::reason(&error)),
@@ -171,10 +185,13 @@ impl Scan {
     /// explained to Kafka.
     fn missing(&mut self, identity: &Identity, until: u64) {
         let (first, last) = (self.next, until - 1);
-        let known = identity.lost.iter().any(|lost| lost.first <= first && last <= lost.last);
-        if !known && last >= self.released {
+        if self.is_news(identity, first, last) {
             self.wrong(format!("records {first} to {last} are missing"));
         }
+    }
+
+    fn is_news(&self, identity: &Identity, first: u64, last: u64) -> bool {
+        !identity.explains(first, last) && last >= self.released
     }
 
     fn wrong(&mut self, what: String) {

@@ -1,19 +1,22 @@
 //! `meterferry queue export`: records as JSON lines, to a file or a pipe.
 
-use std::fs::OpenOptions;
+use std::fs::Permissions;
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use tempfile::NamedTempFile;
 
 use super::Folder;
 use super::record::find_json;
 use crate::agent::live;
 use crate::cli::progress::{Progress, Unit};
 use crate::cli::units::count;
-use crate::cli::{Global, fail, terminal};
+use crate::cli::{Global, fail, signals, terminal};
 use crate::queue::walk::{Find, Walk};
 use crate::reading::QueueId;
+use crate::shutdown::Shutdown;
 
 /// Records read at a time: bounds what is held in memory.
 const CHUNK: (usize, usize) = (512, 1 << 20);
@@ -66,19 +69,35 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, ExitCode> {
     if let (None, Some(live)) = (from, live::ask(inspector.folder())) {
         walk.seek(walk.next().max(live.release_point));
     }
-    let mut sink: Box<dyn Write> = match &args.output {
-        None => Box::new(io::stdout().lock()),
-        Some(path) => match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-            Ok(file) => Box::new(file),
-            Err(error) => {
-                let hint = if error.kind() == io::ErrorKind::AlreadyExists { "\n  hint: name a new file" } else { "" };
-                terminal::fail(format_args!("{} cannot be made: {error}{hint}", path.display()));
-                return Err(ExitCode::FAILURE);
+    if let (Some(from), Some(to)) = (args.from, args.to)
+        && from > to
+    {
+        terminal::fail(format_args!(
+            "--from {from} is above --to {to}\n  hint: both are sequences; the lower one comes first"
+        ));
+        return Err(ExitCode::from(2));
+    }
+    if let Some(from) = args.from.filter(|from| *from >= walk.end()) {
+        terminal::say(format_args!(
+            "Nothing is there from {} on: the queue ends with {}.",
+            count(from),
+            count(walk.end().saturating_sub(1))
+        ));
+    }
+    let (limit, queue_id) = (args.limit.unwrap_or(u64::MAX), inspector.identity().queue_id());
+    let done = match &args.output {
+        None => write(&mut walk, queue_id, limit, &mut io::stdout().lock(), None)?,
+        Some(path) => {
+            let shutdown = signals::stop_on_signals().map_err(|error| fail(&error))?;
+            let mut file = unfinished(path)?;
+            let done = write(&mut walk, queue_id, limit, file.as_file_mut(), Some(&shutdown))?;
+            // Under its name it is whole: an interrupted export leaves none.
+            if let Err(error) = file.as_file().sync_all().and_then(|()| Ok(file.persist_noclobber(path)?)) {
+                return Err(not_made(path, &error));
             }
-        },
+            done
+        }
     };
-    let limit = args.limit.unwrap_or(u64::MAX);
-    let done = write(&mut walk, inspector.identity().queue_id(), limit, &mut sink)?;
     if args.output.is_some() {
         terminal::say(format_args!("{} records written", count(done.records)));
     }
@@ -93,18 +112,46 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A file beside `path`, to be named so when it is whole.
+fn unfinished(path: &Path) -> Result<NamedTempFile, ExitCode> {
+    if path.exists() {
+        return Err(not_made(path, &io::ErrorKind::AlreadyExists.into()));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let private = Permissions::from_mode(0o600);
+    let made = tempfile::Builder::new().prefix(".meterferry-export-").permissions(private).tempfile_in(folder);
+    made.map_err(|error| not_made(path, &error))
+}
+
+fn not_made(path: &Path, error: &io::Error) -> ExitCode {
+    let hint = if error.kind() == io::ErrorKind::AlreadyExists { "\n  hint: name a new file" } else { "" };
+    terminal::fail(format_args!("{} cannot be made: {error}{hint}", path.display()));
+    ExitCode::FAILURE
+}
+
 #[derive(Default)]
 struct Done {
     records: u64,
     damaged: u64,
 }
 
-fn write(walk: &mut Walk, queue_id: QueueId, limit: u64, sink: &mut dyn Write) -> Result<Done, ExitCode> {
+fn write(
+    walk: &mut Walk,
+    queue_id: QueueId,
+    limit: u64,
+    sink: &mut dyn Write,
+    shutdown: Option<&Shutdown>,
+) -> Result<Done, ExitCode> {
     let mut sink = BufWriter::new(sink);
     let mut done = Done::default();
     let total = walk.left().min(limit);
     let mut progress = Progress::new("exporting", total, Unit::Records);
     while done.records < limit {
+        if shutdown.is_some_and(Shutdown::is_asked) {
+            drop(progress);
+            terminal::fail("stopped before everything was written: no file was made");
+            return Err(ExitCode::FAILURE);
+        }
         let most = usize::try_from(limit - done.records).unwrap_or(usize::MAX).min(CHUNK.0);
         let finds = walk.read(most, CHUNK.1).map_err(|error| fail(&error))?;
         if finds.is_empty() {

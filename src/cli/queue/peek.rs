@@ -6,7 +6,7 @@ use super::Folder;
 use super::record::{find_json, preview};
 use crate::agent::live;
 use crate::cli::terminal::printable;
-use crate::cli::units::{bytes, local_time};
+use crate::cli::units::{bytes, count, local_time};
 use crate::cli::{Global, fail, out};
 use crate::daily::date_of;
 use crate::queue::inspect::received;
@@ -63,7 +63,14 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, ExitCode> {
         return Ok(out(&finds.iter().map(|find| format!("{}\n", find_json(find, queue_id))).collect::<String>()));
     }
     if finds.is_empty() {
-        return Ok(out("Nothing waits.\n"));
+        return Ok(out(&match args.from {
+            None => "Nothing waits.\n".to_owned(),
+            Some(from) => format!(
+                "Nothing is there from {} on: the queue ends with {}.\n",
+                count(from),
+                count(walk.end().saturating_sub(1))
+            ),
+        }));
     }
     Ok(out(&table(&finds)))
 }

@@ -191,7 +191,11 @@ impl Looked {
         rows.push(("segments", format!("{}, {}{most}", status.segments.len(), bytes(status.disk_bytes))));
         let kept = if self.min_free > 0 { format!("; {} stay free", bytes(self.min_free)) } else { String::new() };
         rows.push(("free on the disk", format!("{}{kept}", bytes(status.free_bytes))));
-        rows.push(("full", self.growth().words(now)));
+        let runs = self.live.is_some() || status.running;
+        rows.push((
+            "full",
+            if runs { self.growth().words(now) } else { "not while the agent does not run".to_owned() },
+        ));
         match self.when_full {
             WhenFull::Block => {}
             WhenFull::DropOldest => rows.push(("when full", "the oldest readings are given up".to_owned())),
@@ -253,6 +257,7 @@ impl Looked {
         let (status, growth) = (&self.status, self.growth());
         let time = |at: Option<Received>| at.map(|at| rfc3339(at.wall_ms));
         let seconds = |time: Option<Duration>| time.map(|time| time.as_secs());
+        let runs = self.live.is_some() || status.running;
         json!({
             "agent_id": status.identity.agent_id,
             "running": status.running,
@@ -271,8 +276,8 @@ impl Looked {
             "free_bytes": status.free_bytes,
             "room_bytes": growth.room,
             "bytes_per_record": growth.record.round(),
-            "full_in_seconds": seconds(growth.full_in()),
-            "room_without_kafka_seconds": seconds(growth.room_for()),
+            "full_in_seconds": seconds(growth.full_in().filter(|_| runs)),
+            "room_without_kafka_seconds": seconds(growth.room_for().filter(|_| runs)),
             "dead_letters": status.dead_letters,
             "lost": status.identity.lost.iter().map(|lost| json!({"first": lost.first, "last": lost.last, "reason": lost.reason})).collect::<Vec<_>>(),
             "damaged_files": status.set_aside,

@@ -88,7 +88,7 @@ fn report_json(report: &Report) -> serde_json::Value {
     let segments: Vec<_> = report
         .segments
         .iter()
-        .map(|segment| json!({"first": segment.first, "bytes": segment.bytes, "records": segment.records, "wrong": segment.wrong}))
+        .map(|segment| json!({"first": segment.first, "bytes": segment.bytes, "records": segment.records, "wrong": segment.wrong, "gone_behind": segment.gone.map(|(first, last)| json!({"first": first, "last": last}))}))
         .collect();
     json!({
         "sound": report.is_sound(),
@@ -109,8 +109,8 @@ mod tests {
     fn report(wrong: &[&str]) -> Report {
         let wrong = wrong.iter().map(|text| (*text).to_owned()).collect();
         let segments = vec![
-            Verified { first: 1, bytes: 16 << 20, records: 31_244, wrong: Vec::new() },
-            Verified { first: 31_245, bytes: 3 << 20, records: 5_000, wrong },
+            Verified { first: 1, bytes: 16 << 20, records: 31_244, ..Verified::default() },
+            Verified { first: 31_245, bytes: 3 << 20, records: 5_000, wrong, gone: None },
         ];
         Report { segments, end: 36_245, release_point: 30_000, ..Report::default() }
     }
