@@ -153,7 +153,12 @@ impl Store {
         match newest {
             None => {
                 if !fresh {
-                    self.fork("the queue's files are gone").map_err(unopened)?;
+                    // Without a note of any, a first start was cut short, most likely; a full disk has none either.
+                    let why = match self.identity.newest {
+                        0 => "nothing is in the queue: its first start was cut short, or its files are gone",
+                        _ => "the queue's files are gone",
+                    };
+                    self.fork(why).map_err(unopened)?;
                 }
                 if self.identity.newest == 0 {
                     self.begin_segment().map_err(unopened)?;
