@@ -328,3 +328,23 @@ fn to_kafka_swallows_everything() {
     }
     line.finish().assert_exact();
 }
+
+/// Promise 6: where every round trip to Kafka takes long, a transaction carries what is worth the way, and a backlog does not
+/// outlast the patience that a short way needs.
+#[test]
+#[ignore = "needs Mosquitto and Kafka: run tests/run"]
+fn long_way_to_kafka() {
+    let kafka = Kafka::shared();
+    let proxy = kafka.proxy();
+    let mut line = Line::with(kafka, "long-way", &Options::default(), |config, _| {
+        config.kafka(&format!("bootstrap_servers = [\"127.0.0.1:{}\"]", proxy.port()))
+    });
+    proxy.refuse(true);
+    line.start();
+    line.publish(2_000);
+    line.publisher.wait_acknowledged();
+    // A transaction has four or five round trips: a hundred readings in each would take minutes.
+    proxy.delay(Duration::from_millis(300));
+    proxy.refuse(false);
+    line.finish().assert_exact();
+}

@@ -11,7 +11,7 @@ use crate::forwarder::cluster::{Failure, Session};
 use crate::forwarder::kafka::ears::Ears;
 use crate::forwarder::kafka::errand::Errands;
 use crate::forwarder::kafka::producer::Link;
-use crate::forwarder::kafka::{Patience, SLICE, config, failure, serve};
+use crate::forwarder::kafka::{Patience, config, failure, serve, slice};
 use crate::forwarder::outcome::Call;
 use crate::forwarder::resume::Committed;
 use crate::reading::QueueId;
@@ -31,8 +31,9 @@ pub fn resume_point(
             .map_err(|error| failure(Call::Configure, &error))?;
     let patience = Patience { shutdown: Shutdown::new(), heartbeat: Arc::new(|| {}) };
     // First whether anybody is there: that is known at once, and the next call would wait for its whole time.
-    let until = Instant::now() + limit;
-    while let Err(error) = reader.fetch_metadata(Some(&settings.resume_topic), SLICE) {
+    let begun = Instant::now();
+    let until = begun + limit;
+    while let Err(error) = reader.fetch_metadata(Some(&settings.resume_topic), slice(begun)) {
         serve(&reader);
         if let Some(cut_off) = reader.context().cut_off(Call::Topics) {
             return Err(cut_off);

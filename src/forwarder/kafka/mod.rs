@@ -28,8 +28,17 @@ use errand::Errands;
 use producer::Link;
 pub use topics::Administrator;
 
-/// One slice of a long wait.
+/// The first slice of a long wait for an answer.
 const SLICE: Duration = Duration::from_millis(500);
+
+/// The longest: a stop has to wait for it.
+const LONGEST_SLICE: Duration = Duration::from_secs(8);
+
+/// The next slice of a wait that began at `begun`. An answer that comes after its slice is lost, and asked for again: where
+/// the way to Kafka and back is longer than the first slice, only a longer one hears it.
+fn slice(begun: Instant) -> Duration {
+    begun.elapsed().clamp(SLICE, LONGEST_SLICE)
+}
 
 /// How long a wait in an open transaction goes on after a stop was asked for.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -119,11 +128,12 @@ impl Broker {
 
     /// Waits until `topic` is there; makes it where that is wanted.
     fn see_to(&self, reader: &BaseConsumer<Ears>, topic: &Arc<str>, partitions: i32) -> Result<(), Failure> {
-        let until = Instant::now() + self.settings.request_timeout;
+        let begun = Instant::now();
+        let until = begun + self.settings.request_timeout;
         let mut asked = false;
         loop {
             let ears = reader.context();
-            let error = match reader.fetch_metadata(Some(topic), SLICE) {
+            let error = match reader.fetch_metadata(Some(topic), slice(begun)) {
                 Ok(metadata) => match topics::look(&metadata, topic) {
                     Ok(()) => return Ok(()),
                     Err(missing) => missing,
