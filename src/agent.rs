@@ -82,12 +82,8 @@ impl AgentError {
         match self {
             Self::Tls { .. } => true,
             Self::Open(error) => error.is_configuration(),
-            Self::Queue(_)
-            | Self::Forwarder(_)
-            | Self::Listen { .. }
-            | Self::Panicked(_)
-            | Self::Thread(_)
-            | Self::ClockSetBack(_) => false,
+            Self::Listen { source, .. } => matches!(**source, BindError::Tls(_)),
+            Self::Queue(_) | Self::Forwarder(_) | Self::Panicked(_) | Self::Thread(_) | Self::ClockSetBack(_) => false,
         }
     }
 }
@@ -132,6 +128,8 @@ pub async fn run(
             notifier.ready(&summary::status(&agent.metrics));
             agent.watch(&writer, &forwarder, &health, timekeeper, &notifier).await
         }
+        // A stop during the start: the queue may have ended before the sources were there.
+        Err(AgentError::Queue(QueueError::Stopped)) if agent.shutdown.is_asked() => Ok(()),
         Err(error) => Err(error),
     };
     notifier.stopping();
@@ -176,6 +174,7 @@ impl Agent {
     }
 
     async fn start_sources(&mut self, recovered: &Recovered) -> Result<(), AgentError> {
+        self.part_with_sources(recovered).await?;
         for source in self.settings.sources.clone() {
             let Some(metrics) = self.metrics.sources.get(&source.name).cloned() else { continue };
             let Some(intake) = self.intake.clone() else { continue };
@@ -206,6 +205,27 @@ impl Agent {
                     self.start_mqtt(&source, mqtt, raws, metrics, previous, intake, &recovered.agent_id).await?;
                 }
                 Interface::MqttListener(listener) => self.start_listener(&source, listener, raws, metrics).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Says once of each source that left the configuration that its broker still keeps messages for it.
+    async fn part_with_sources(&self, recovered: &Recovered) -> Result<(), AgentError> {
+        let is_mqtt = |source: &Source| matches!(source.interface, Interface::Mqtt(_));
+        let there = |name: &str| self.settings.sources.iter().any(|source| &*source.name == name && is_mqtt(source));
+        for (name, filters) in recovered.filters.iter().filter(|(name, filters)| !there(name) && !filters.is_empty()) {
+            let client_id = format!("meterferry-{}-{name}", recovered.agent_id);
+            warn!(
+                source = %name,
+                ?filters,
+                client_id,
+                "this source is no longer configured, and its MQTT broker goes on keeping messages for its session. To fetch \
+                 them, configure it again under this name; to end the session, connect once with its client id and a clean \
+                 session: mosquitto_sub -i CLIENT_ID -t none -E"
+            );
+            if let Some(intake) = &self.intake {
+                intake.remember_filters(name, Vec::new()).await?;
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 
-use super::{EX_CONFIG, Global, terminal};
+use super::{EX_CONFIG, Global, out, terminal};
 use crate::config::settings::{Settings, Source};
 use crate::config::{self, Environment, Loaded, Problem, Problems};
 
@@ -36,12 +36,9 @@ pub fn run(args: Args, global: &Global) -> ExitCode {
     let file = args.file.or_else(|| global.config.clone());
     let written = match config::load(file.as_deref(), &Environment::of_process()) {
         Ok(loaded) => {
-            if args.dump {
-                // A pipe that was closed is its reader's wish.
-                let _ = io::stdout().write_all(config::dump(&loaded.settings).as_bytes());
-            }
+            let dumped = if args.dump { out(&config::dump(&loaded.settings)) } else { ExitCode::SUCCESS };
             let warned = report_warnings(&mut errors, &loaded.warnings);
-            (warned.and_then(|()| writeln!(errors, "{GOOD}ok:{GOOD:#} {}", summary(&loaded))), ExitCode::SUCCESS)
+            (warned.and_then(|()| writeln!(errors, "{GOOD}ok:{GOOD:#} {}", summary(&loaded))), dumped)
         }
         Err(problems) => (report(&mut errors, &problems), ExitCode::from(EX_CONFIG)),
     };

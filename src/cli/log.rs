@@ -34,7 +34,13 @@ pub fn start(global: &Global) -> Result<(), ExitCode> {
         ColorChoice::Never => false,
         ColorChoice::Auto => std::io::stderr().is_terminal(),
     };
-    let log = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).with_target(false);
+    // A line that cannot be written is lost; to say so on the same broken stream would end the process.
+    let log = fmt()
+        .log_internal_errors(false)
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(color)
+        .with_target(false);
     let journal = Environment::of_process().variable("JOURNAL_STREAM").is_some();
     // A second start in one process (a test) keeps the first one's log.
     let _ = if journal { log.without_time().try_init() } else { log.try_init() };

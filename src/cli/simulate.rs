@@ -51,7 +51,7 @@ pub struct Args {
     port: u16,
 
     /// MQTT topic; real adapters all use the same
-    #[arg(long, default_value = "sma")]
+    #[arg(long, default_value = "sma", value_parser = topic)]
     topic: String,
 
     /// Adapters, each with a meter, a household and an MQTT connection of its own
@@ -89,6 +89,14 @@ pub struct Args {
     /// Print the documents instead of publishing them
     #[arg(long, conflicts_with_all = ["user", "password_file"])]
     print: bool,
+}
+
+/// A topic to publish to (MQTT 3.1.1, 4.7.1 and 4.7.3).
+fn topic(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > 65_535 || text.contains(['+', '#', '\0']) {
+        return Err("1 to 65535 bytes, and neither + nor #".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// A human time; 0 needs no unit.
@@ -295,6 +303,15 @@ fn hint(error: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Promise 6: what no broker takes as a topic is refused at once.
+    #[test]
+    fn topics_are_topics() {
+        assert_eq!(topic("sma/1").as_deref(), Ok("sma/1"));
+        for wrong in ["", "a/#", "+", "a\0b", &"x".repeat(65_536)] {
+            assert!(topic(wrong).is_err(), "{wrong:.20}");
+        }
+    }
 
     /// Times are written as a person writes them, and have limits.
     #[test]

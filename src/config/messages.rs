@@ -250,7 +250,12 @@ partitioner = "random"
 "bad name" = 1
 empty = {}
 "socket.keepalive.enable" = true
-client.rack = "a""#
+client.rack = "a"
+"no.such.property" = 1
+"socket.max.fails" = -3
+ssl_ca = "x"
+"plugin.library.paths" = "x"
+"test.mock.num.brokers" = 3"#
     );
     let said = said(&[("meterferry.toml", &file)]);
     assert!(!said.contains("hunter2"), "{said}");

@@ -49,7 +49,8 @@ impl Names {
         let topic = self.subject(failure);
         if failure.code == Code::InvalidTopic {
             return format!(
-                "Kafka takes no topic of the name {topic:?}: letters, digits, '.', '_' and '-' only, at most 249"
+                "Kafka takes no topic of the name {topic:?}: letters, digits, '.', '_' and '-' only, at most 249, and no name \
+                 that differs from another topic's only in '.' and '_'"
             );
         }
         let partitions = if topic == self.resume_topic { 1 } else { self.partitions };

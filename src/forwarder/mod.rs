@@ -23,6 +23,8 @@ use crate::metrics::Metrics;
 use crate::reading::{DeadLetter, Entry, Fingerprint, QueueId};
 use crate::shutdown::Shutdown;
 
+pub use kafka::takes_property;
+
 pub mod advice;
 pub mod batch;
 pub mod cluster;

@@ -414,11 +414,15 @@ impl Store {
         Ok(queue_id)
     }
 
-    /// Remembers which filters a source is subscribed to.
+    /// Remembers which filters a source is subscribed to; a source without any is forgotten.
     pub fn remember_filters(&mut self, source: &str, filters: Vec<String>) -> Result<(), QueueError> {
-        if self.identity.filters.get(source) != Some(&filters) {
+        if self.identity.filters.get(source).map_or(&[][..], Vec::as_slice) != filters {
             self.change_identity(|identity| {
-                identity.filters.insert(source.to_owned(), filters);
+                if filters.is_empty() {
+                    identity.filters.remove(source);
+                } else {
+                    identity.filters.insert(source.to_owned(), filters);
+                }
             })?;
         }
         Ok(())

@@ -107,8 +107,9 @@ impl Outage {
                  client uses the same client id: set another client_id in one of them. Trying again, ever more slowly"
             }
             Self::TooLarge => {
-                "a packet of the MQTT broker is larger than max_packet_size, and the broker will send it again: raise \
-                 max_packet_size. Trying again"
+                "a packet of the MQTT broker is larger than max_packet_size, and the broker will send it again before \
+                 anything else: raise max_packet_size, and set message_size_limit at the broker so that it refuses such \
+                 messages itself. Trying again"
             }
             Self::Malformed => "what the MQTT broker sends is not MQTT 3.1.1 as agreed; trying again",
             Self::Blocked => {

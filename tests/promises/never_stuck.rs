@@ -1,8 +1,18 @@
 //! Promise 5: never stuck, never silent. What cannot be sent is set aside and explained; what cannot be reached is
 //! waited for.
 
+use std::fs;
+use std::process::Stdio;
+use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+
+use crate::harness::adapter::Adapter;
+use crate::harness::agent::Agent;
+use crate::harness::auditor::Auditor;
+use crate::harness::config::Config;
 use crate::harness::document::{self, Message};
 use crate::harness::kafka::Kafka;
 use crate::harness::line::Line;
@@ -181,6 +191,51 @@ fn qos_0_is_stored_and_said() {
     line.auditor().wait_for(&messages, PATIENT).assert_exact();
     assert_eq!(line.agent.log().matches("QoS 0").count(), 1);
     line.agent.stop();
+}
+
+/// Promise 5: a log that nobody can write any more (its file is on a full disk, its reader is gone) ends nothing.
+#[test]
+#[ignore = "needs Mosquitto and Kafka: run tests/run"]
+fn a_log_that_cannot_be_written() {
+    let kafka = Kafka::shared();
+    let (topic, port) = (kafka.topic("mute", 1), process::free_port());
+    let agent = Agent::new(|queue| {
+        Config::new(&topic, queue, &kafka.plain(), &topic).source(&format!(
+            "name = \"adapter\"\ntype = \"mqtt-listener\"\nlisten = \"127.0.0.1:{port}\"\ntopics = [\"sma\"]\npayload = \"sma\""
+        ))
+    });
+    let full = fs::File::options().write(true).open("/dev/full").expect("a full disk");
+    let mut running = agent.command(&["run"]).stderr(full).spawn().expect("the agent");
+    let mut adapter = Adapter::new(port);
+    document::readings(&["90296857"], 0, 5).iter().for_each(|message| adapter.publish(message));
+    Auditor::new(kafka, &topic).wait_for(&adapter.published, PATIENT).assert_exact();
+    signal::kill(Pid::from_raw(i32::try_from(running.id()).expect("a process id")), Signal::SIGTERM).expect("it runs");
+    let ended = running.wait().expect("it ends");
+    assert!(ended.success(), "{ended}");
+}
+
+/// Promise 5: a stop during the start is an orderly one, whenever it comes.
+#[test]
+#[ignore = "needs Mosquitto and Kafka: run tests/run"]
+fn a_stop_during_the_start() {
+    let line = Line::new(Kafka::shared(), "early-stop");
+    for late_ms in (0..60).step_by(3) {
+        let mut running = line.agent.command(&["run"]).stderr(Stdio::null()).spawn().expect("the agent");
+        let pid = Pid::from_raw(i32::try_from(running.id()).expect("a process id"));
+        // From the moment on that it has the signals in its hands, which the kernel shows.
+        let status = format!("/proc/{pid}/status");
+        wait::until_true("the agent to listen to signals", SOON, || {
+            let status = fs::read_to_string(&status).unwrap_or_default();
+            let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap_or_default();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or_default();
+            let has = |set: &str| u64::from_str_radix(set.trim(), 16).is_ok_and(|set| set & (1 << 14) != 0);
+            has(blocked) || has(caught)
+        });
+        thread::sleep(Duration::from_millis(late_ms));
+        signal::kill(pid, Signal::SIGTERM).expect("it runs");
+        let ended = running.wait().expect("it ends");
+        assert!(ended.success(), "stopped {late_ms} ms after it could hear of it: {ended}");
+    }
 }
 
 /// Promise 5: a stop with Kafka away is orderly and within its limit.

@@ -1,9 +1,10 @@
-//! `[kafka.properties]`: any librdkafka property but those that the agent owns. Whether a property exists is known only
-//! to librdkafka; the forwarder asks it.
+//! `[kafka.properties]`: any librdkafka property but those that the agent owns. Whether a property exists, and takes the
+//! value, is known only to librdkafka, which is asked.
 
 use crate::config::problem::{Place, Report};
 use crate::config::raw::{Item, Value, is_secret, quoted};
 use crate::config::section::Section;
+use crate::forwarder;
 
 /// Properties that may be given; more is a mistake.
 const MOST: usize = 200;
@@ -42,6 +43,9 @@ const OWNED: &[(&str, &str, &str)] = &[
     ("security.protocol", "it follows from [kafka.tls] and [kafka.sasl]", "add or remove these tables"),
     ("ssl.endpoint.identification.algorithm", "it has a key of its own", "use kafka.tls.verify_hostname"),
     ("enable.ssl.certificate.verification", "an unverified server may be anybody", "name its CA in kafka.tls.ca_file"),
+    ("ssl_*", "TLS has a table of its own", "use [kafka.tls]: ca_file, certificate_file, key_file"),
+    ("plugin.library.paths", "it would load other programs into the agent", "remove it"),
+    ("test.mock.*", "readings would go nowhere", "remove it"),
     ("ssl.*", "TLS has a table of its own", "use [kafka.tls]: ca_file, certificate_file, key_file"),
     ("sasl.*", "SASL has a table of its own", "use [kafka.sasl]: mechanism, username, password_file"),
     ("compression.*", "it has a key of its own", "use kafka.compression"),
@@ -106,17 +110,23 @@ fn property(key: &str, place: Place, item: Item, report: &mut Report) -> Option<
         report.error(place, format!("{shown} is no name of a property"), "names look like \"socket.keepalive.enable\"");
         return None;
     }
-    match item.value {
-        Value::Broken => None,
-        Value::Text(text) if !text.contains('\0') => Some(text),
-        Value::Integer(_, Some(number)) => Some(number.to_string()),
-        Value::Flag(flag) => Some(flag.to_string()),
+    let value = match item.value {
+        Value::Broken => return None,
+        Value::Text(text) if !text.contains('\0') => text,
+        Value::Integer(_, Some(number)) => number.to_string(),
+        Value::Flag(flag) => flag.to_string(),
         other => {
             let what = "must be a string, a whole number, true or false";
             report.error(item.place, format!("{shown} is {}: {what}", other.shown()), "put the value in quotes");
-            None
+            return None;
         }
+    };
+    if let Err(why) = forwarder::takes_property(key, &value) {
+        let hint = "librdkafka's CONFIGURATION.md lists the properties and their values";
+        report.error(place, format!("{shown} = {} is refused by librdkafka: {why}", quoted(&value)), hint);
+        return None;
     }
+    Some(value)
 }
 
 fn owns(name: &str, key: &str) -> bool {

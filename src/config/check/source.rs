@@ -28,6 +28,8 @@ pub struct Found {
     kafka_topic: Option<Place>,
     /// Topic filters with their places; each is a legal one.
     pub topics: Vec<Given<String>>,
+    /// Its type is what the file says, not a guess.
+    sure: bool,
 }
 
 /// All sources; where none is configured, the broker on this machine.
@@ -44,8 +46,11 @@ pub fn check(root: &mut Section, kafka: &Kafka, queue: &Queue, around: Around<'_
     for source in &found {
         not_the_resume_topic(source, kafka, report);
     }
-    mqtt::together(&found, report);
-    listener::together(&found, report);
+    // What a source without a type is like was only guessed.
+    let (sure, guessed): (Vec<Found>, Vec<Found>) = found.into_iter().partition(|found| found.sure);
+    mqtt::together(&sure, report);
+    listener::together(&sure, report);
+    let found: Vec<Found> = sure.into_iter().chain(guessed).collect();
     if found.is_empty() {
         report.warning(
             Place { file: 0, line: 0 },
@@ -108,7 +113,7 @@ fn one(mut section: Section, queue: &Queue, around: Around<'_>, report: &mut Rep
         })
     });
     let source = Source { name: Arc::from(name.unwrap_or_default()), payload, kafka_topic, interface };
-    Found { source, place, name: name_at, kafka_topic: kafka_topic_at, topics }
+    Found { source, place, name: name_at, kafka_topic: kafka_topic_at, topics, sure }
 }
 
 fn at<T>(taken: &Taken<T>) -> Option<Place> {

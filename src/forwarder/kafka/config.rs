@@ -4,11 +4,25 @@ use std::path::Path;
 use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
 
 use crate::config::settings::{Compression, Delivery, Kafka, Sasl, SaslMechanism, Tls};
 
 /// Messages the library holds at most, delivered ones included until they are reported: the queue is ours, not its.
 const BUFFERED_MESSAGES: usize = 3_000;
+
+/// Whether there is such a property, and it takes the value; otherwise what librdkafka says about it.
+///
+/// # Errors
+///
+/// The library's own words.
+pub fn takes_property(name: &str, value: &str) -> Result<(), String> {
+    match ClientConfig::new().set(name, value).create_native_config() {
+        Err(KafkaError::ClientConfig(_, why, ..)) => Err(why),
+        Err(other) => Err(other.to_string()),
+        Ok(_) => Ok(()),
+    }
+}
 
 /// What both kinds of client share. The user's properties stand over our preferences and under what the protocol needs.
 pub fn common(settings: &Kafka, agent_id: &str) -> ClientConfig {

@@ -23,6 +23,7 @@ mod producer;
 mod topics;
 
 pub use config::connection;
+pub use config::takes_property;
 use ears::Ears;
 use errand::Errands;
 use producer::Link;
