@@ -239,6 +239,7 @@ fn nothing_to_audit() {
     assert_eq!(output.status.code(), Some(69));
     let text = String::from_utf8(output.stderr).expect("text");
     assert!(text.contains("cannot reach Kafka at") && text.contains("refused"), "{text}");
+    assert!(text.contains("advertised.listeners") && !text.contains("name it with"), "{text}");
 }
 
 /// Promise 6: the audit of many records takes little memory, also when a partition is far behind another.

@@ -46,8 +46,8 @@ const RETENTION_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 pub(super) enum ReadError {
     #[error("the client cannot be made: {0}")]
     Make(String),
-    #[error("cannot reach Kafka at {brokers}: {why}\n  hint: name it with --brokers, or in kafka.bootstrap_servers")]
-    Unreachable { brokers: String, why: String },
+    #[error("cannot reach Kafka at {brokers}: {why}\n  hint: {cure}")]
+    Unreachable { brokers: String, why: String, cure: &'static str },
     #[error(
         "topic {topic}: {why}\n  hint: name the agents' topics with --topic; reading them needs READ and DESCRIBE on each"
     )]
@@ -81,7 +81,7 @@ pub(super) struct Reader {
     /// Sees the ends of partitions behind open transactions too.
     uncommitted: BaseConsumer<Ears>,
     config: ClientConfig,
-    brokers: String,
+    address: Address,
     shutdown: Shutdown,
     pub(super) partitions: Vec<Partition>,
 }
@@ -115,7 +115,7 @@ impl Reader {
             consumer: Arc::new(client(&config(address, "read_committed", 1))?),
             uncommitted: client(&config(address, "read_uncommitted", 1))?,
             config: config(address, "read_committed", 1),
-            brokers: address.brokers.clone(),
+            address: address.clone(),
             shutdown: shutdown.clone(),
             partitions: Vec::new(),
         };
@@ -290,7 +290,7 @@ impl Reader {
             self.check_stop()?;
             // A cluster that is there answers at once.
             if begin.elapsed() >= SILENCE / 4 {
-                return Err(ReadError::Unreachable { brokers: self.brokers.clone(), why });
+                return Err(self.unreachable(why));
             }
         };
         for id in ids {
@@ -309,10 +309,8 @@ impl Reader {
         for Partition { topic, id, .. } in &self.partitions {
             question.add_partition_offset(topic, *id, Offset::Offset(from.as_millisecond())).map_err(make)?;
         }
-        let answer = self
-            .consumer
-            .offsets_for_times(question, QUESTION)
-            .map_err(|error| ReadError::Unreachable { brokers: self.brokers.clone(), why: error.to_string() })?;
+        let answer =
+            self.consumer.offsets_for_times(question, QUESTION).map_err(|error| self.unreachable(error.to_string()))?;
         for at in 0..self.partitions.len() {
             let Partition { topic, id, low, .. } = &self.partitions[at];
             let offset = match answer.find_partition(topic, *id).map(|found| found.offset()) {
@@ -339,6 +337,10 @@ impl Reader {
             }
             std::thread::sleep(LOOK);
         }
+    }
+
+    fn unreachable(&self, why: String) -> ReadError {
+        ReadError::Unreachable { brokers: self.address.brokers.clone(), why, cure: self.address.cure() }
     }
 
     fn check_stop(&self) -> Result<(), ReadError> {
