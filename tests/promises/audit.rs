@@ -220,6 +220,30 @@ fn a_deleted_beginning() {
     assert_eq!((outcome.code, outcome.of(0, "missing")), (Some(1), &1.into()), "{}", outcome.value);
 }
 
+/// Promise 9: with `--from`, a reading that Kafka dates earlier than its neighbours is looked for before it is called
+/// missing, and is in no figure; one that is lost is found.
+#[test]
+#[ignore = "needs Mosquitto and Kafka: run tests/run"]
+fn dates_that_do_not_rise() {
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("audit-dates", 4);
+    let hand = Hand::new(kafka);
+    let now = jiff::Timestamp::now().as_millisecond();
+    for sequence in (1..=200).filter(|sequence| *sequence != 150) {
+        // The clock of one device is an hour behind.
+        let behind = if sequence % 5 == 2 { 3_600_000 } else { 0 };
+        let timestamp_ms = now - i64::try_from(200 - sequence).expect("small") * 1000 - behind;
+        let reading = ByHand::reading(sequence, DEVICES[(sequence % 5) as usize], b"{}");
+        hand.send(&topic, &ByHand { timestamp_ms: Some(timestamp_ms), ..reading });
+    }
+    hand.flush();
+    let from = jiff::Timestamp::from_millisecond(now - 100_500).expect("a time").to_string();
+    let outcome = audit(kafka, &["--topic", &topic, "--from", &from]);
+    assert_eq!((outcome.code, outcome.of(0, "missing")), (Some(1), &1.into()), "{}", outcome.value);
+    assert_eq!(outcome.of(0, "missing_ranges.0.first"), 150);
+    assert_eq!((outcome.of(0, "first"), outcome.of(0, "readings")), (&100.into(), &80.into()), "{}", outcome.value);
+}
+
 /// Promise 9: nothing proves nothing, and a cluster that is not there is no loss.
 #[test]
 #[ignore = "needs Mosquitto and Kafka: run tests/run"]

@@ -97,7 +97,7 @@ fn remarks(text: &mut String, finding: &Finding) {
         say(format!("{} explained and there all the same", count(finding.contradictory)));
     }
     if finding.not_kept > 0 {
-        say(format!("{} older than what Kafka keeps or was read: not judged", count(finding.not_kept)));
+        say(format!("{} not there, and perhaps among what Kafka has deleted: not judged", count(finding.not_kept)));
     }
     if finding.out_of_order.of_a_device > 0 {
         let number = count(finding.out_of_order.of_a_device);
@@ -119,7 +119,7 @@ fn receipts(say: &mut impl FnMut(String), finding: &Finding) {
     let Some(newest) = receipts.newest else { return };
     let back = match receipts.reach_back {
         0 => String::new(),
-        number => format!(", {} about what is not kept", count(number)),
+        number => format!(", {} about what is not kept or was left out", count(number)),
     };
     say(format!("daily receipts: {} agree{back}, the newest of {newest}", count(receipts.agree)));
     for wrong in receipts.disagree.iter().take(SHOWN) {
