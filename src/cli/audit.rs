@@ -47,8 +47,11 @@ must be named, or what it sent to the others counts as missing.
 With --from, what Kafka dates earlier is in no figure. It is read where a number would be missing
 without it: dates do not always rise with the numbers.
 
+A queue that begins above 1 is a fork, which goes on counting, or has lost its beginning. Where no
+other queue of the agent ends there, that is said; it does not change the exit code.
+
 Exit codes:
-  0   nothing is missing but what is explained
+  0   nothing is missing but what is explained, from where each queue begins
   1   something is missing and not explained, or there is no record of an agent
   2   the command line is wrong
   69  Kafka could not be read to the end: nothing is known

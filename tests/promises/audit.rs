@@ -244,6 +244,20 @@ fn dates_that_do_not_rise() {
     assert_eq!((outcome.of(0, "first"), outcome.of(0, "readings")), (&100.into(), &80.into()), "{}", outcome.value);
 }
 
+/// Promise 9: where a topic's head is lost, or a fork's old queue is in another topic, that is said.
+#[test]
+#[ignore = "needs Mosquitto and Kafka: run tests/run"]
+fn a_lost_head() {
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("audit-head", 2);
+    let hand = Hand::transactional(kafka, &topic);
+    send(&hand, &topic, &[18, 19]);
+    let outcome = audit(kafka, &["--topic", &topic]);
+    assert_eq!((outcome.code, outcome.of(0, "beginning")), (Some(0), &"unknown".into()), "{}", outcome.value);
+    let text = table(kafka, &topic);
+    assert!(text.contains("begins with 18: what was before is not in Kafka") && !text.contains("complete:"), "{text}");
+}
+
 /// Promise 9: nothing proves nothing, and a cluster that is not there is no loss.
 #[test]
 #[ignore = "needs Mosquitto and Kafka: run tests/run"]

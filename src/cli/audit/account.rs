@@ -17,6 +17,8 @@ use crate::daily::{DailyReceipt, Stretch};
 
 /// Different reasons that are counted one by one; what comes beyond is counted as one more.
 const REASONS: usize = 20;
+/// The first sequence of a queue that was not forked.
+const FIRST: u64 = 1;
 /// Ranges of missing sequences that are listed.
 const LISTED: usize = 100;
 
@@ -323,10 +325,16 @@ impl Account {
         }
         let devices = self.places.values().flat_map(|place| &place.devices);
         let devices = devices.filter(|(_, device)| device.counts).map(|(key, _)| key).collect::<HashSet<_>>().len();
+        let beginning = match begin {
+            0..=FIRST => Beginning::New,
+            _ if partial || !cut.is_empty() => Beginning::LeftOut,
+            _ => Beginning::Unknown,
+        };
         Some(Finding {
             queue,
             first: self.first,
             last: self.last,
+            beginning,
             begin,
             end,
             readings: self.readings,
@@ -386,6 +394,19 @@ fn is_exact(gap: &Stretch) -> bool {
     gap.last.checked_sub(gap.first).and_then(|length| length.checked_add(1)) == Some(gap.count)
 }
 
+/// How a queue's sequences begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// With the first one there is.
+    New,
+    /// Behind the last one of this queue of the same agent: a fork.
+    Fork(String),
+    /// Later, because what was before was deleted by Kafka or not asked for.
+    LeftOut,
+    /// Later: a fork goes on counting, so nothing says whether there was anything before.
+    Unknown,
+}
+
 /// What the audit says of one queue.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Finding {
@@ -394,6 +415,7 @@ pub(super) struct Finding {
     /// The readings with the lowest and the highest sequence.
     pub(super) first: Option<Moment>,
     pub(super) last: Option<Moment>,
+    pub(super) beginning: Beginning,
     /// The lowest and the highest sequence.
     pub(super) begin: u64,
     pub(super) end: u64,

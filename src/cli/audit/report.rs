@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::terminal::{HEADER, OUT, WARNING, printable};
 use super::super::units::{count, duration, local_time};
-use super::account::Finding;
+use super::account::{Beginning, Finding};
 use super::reader::Partition;
 use super::tally::Conclusion;
 
@@ -81,6 +81,16 @@ fn remarks(text: &mut String, finding: &Finding) {
         let devices = if finding.devices == 1 { "device" } else { "devices" };
         say(format!("{first} to {last}, {} {devices}", count(finding.devices as u64)));
     }
+    match &finding.beginning {
+        Beginning::New | Beginning::LeftOut => {}
+        Beginning::Fork(of) => {
+            say(format!("begins where queue {} ends: a fork", of.chars().take(8).collect::<String>()))
+        }
+        Beginning::Unknown => say(format!(
+            "{WARNING}begins with {}: what was before is not in Kafka{WARNING:#}: a fork, which goes on counting, or lost",
+            count(finding.begin)
+        )),
+    }
     for (first, last) in finding.missing.listed.iter().take(SHOWN) {
         let number = last - first + 1;
         let sequences = if number == 1 { count(*first) } else { format!("{} to {}", count(*first), count(*last)) };
@@ -147,6 +157,10 @@ fn verdict(conclusion: &Conclusion) -> String {
     let readings = count(findings.iter().map(|finding| finding.readings).sum());
     let missing: u64 = findings.iter().map(|finding| finding.missing.count).sum();
     match (missing, conclusion.is_complete()) {
+        (0, true) if conclusion.unknown_beginnings() > 0 => format!(
+            "{WARNING}complete from where it begins{WARNING:#}: {readings} readings, nothing is missing unexplained; \
+             what was before is not in Kafka{foreign}\n"
+        ),
         (0, true) => format!("{OUT}complete{OUT:#}: {readings} readings, nothing is missing unexplained{foreign}\n"),
         (0, false) => {
             format!("{WARNING}incomplete{WARNING:#}: {readings} readings, fewer than the receipts say{foreign}\n")

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use percent_encoding::percent_decode_str;
 
 use super::super::consume::record::{Content, Record};
-use super::account::{Account, At, Finding, Seen};
+use super::account::{Account, At, Beginning, Finding, Seen};
 use crate::reading::{CE_TYPE_GAP, CE_TYPE_OURS, CE_TYPE_READING, CE_TYPE_RECEIPT, QueueId};
 
 /// Ranges of sequences kept in memory, over all queues: 40 MB. Queues with few holes need a handful.
@@ -156,9 +156,23 @@ impl Tally {
         let partial = self.from.is_some();
         let finding = |(queue, account): (QueueId, Account)| account.finding(queue.to_string(), &cut, partial);
         let mut findings: Vec<Finding> = self.accounts.into_iter().filter_map(finding).collect();
+        find_forks(&mut findings);
         let began = |finding: &Finding| finding.first.and_then(|first| first.time_ms);
         findings.sort_by(|a, b| (&a.agent, began(a), &a.queue).cmp(&(&b.agent, began(b), &b.queue)));
         Conclusion { findings, records: self.records, foreign: self.foreign }
+    }
+}
+
+/// A queue that begins where another of the same agent ends is its fork: a fork goes on counting.
+fn find_forks(findings: &mut [Finding]) {
+    let ends: HashMap<(String, u64), String> = findings
+        .iter()
+        .filter_map(|finding| Some(((finding.agent.clone(), finding.end.checked_add(1)?), finding.queue.clone())))
+        .collect();
+    for finding in findings.iter_mut().filter(|finding| finding.beginning == Beginning::Unknown) {
+        if let Some(of) = ends.get(&(finding.agent.clone(), finding.begin)) {
+            finding.beginning = Beginning::Fork(of.clone());
+        }
     }
 }
 
@@ -184,6 +198,11 @@ impl Conclusion {
     /// Whether everything is there or explained, and there is something at all: nothing proves nothing.
     pub(super) fn is_complete(&self) -> bool {
         !self.findings.is_empty() && self.findings.iter().all(Finding::is_complete)
+    }
+
+    /// Queues of which it is not known whether there was anything before their beginning.
+    pub(super) fn unknown_beginnings(&self) -> u64 {
+        self.findings.iter().filter(|finding| finding.beginning == Beginning::Unknown).count() as u64
     }
 }
 

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::super::consume::record::Record;
 use super::super::consume::record::tests::record;
-use super::account::{Disorder, Finding, Moment, Pause};
+use super::account::{Beginning, Disorder, Finding, Moment, Pause};
+use super::report;
 use super::tally::{Conclusion, Kept, Tally, TooMuch};
 use crate::reading::{CE_TYPE_GAP, CE_TYPE_READING, CE_TYPE_RECEIPT};
 
@@ -156,7 +157,7 @@ fn holes_and_what_explains_them() {
 fn a_receipt_proves_the_beginning() {
     let mut records: Vec<_> = (5..=10).map(reading).collect();
     let finding = one([Kept::All; 3], &records);
-    assert!(finding.is_complete(), "may have begun there");
+    assert_eq!((finding.is_complete(), finding.beginning), (true, Beginning::Unknown), "may have begun there");
     records.push(receipt(11, 1, 10, ""));
     let finding = one([Kept::All; 3], &records);
     assert_eq!(finding.missing.listed, [(1, 4)]);
@@ -244,6 +245,36 @@ fn what_is_dated_earlier_is_in_no_figure() {
     tally.take(&reading(3), 0).expect("little memory");
     tally.set_horizon();
     assert!(tally.conclude().findings.is_empty());
+}
+
+/// Promise 9: a queue that begins above 1 has lost its head, or is a fork: where nothing tells which, that is said.
+#[test]
+fn a_lost_head_is_not_called_complete() {
+    let said = |conclusion: &Conclusion| anstream::adapter::strip_str(&report::text(&[], conclusion)).to_string();
+    let conclusion = concluded([Kept::All; 3], &[reading(18), reading(19)]);
+    let text = said(&conclusion);
+    assert_eq!((conclusion.is_complete(), conclusion.unknown_beginnings()), (true, 1));
+    assert!(text.contains("begins with 18: what was before is not in Kafka: a fork"), "{text}");
+    assert!(text.contains("complete from where it begins: 2 readings") && !text.contains("complete:"), "{text}");
+
+    let fork = |first: u64| {
+        let same_agent = |mut record: Record| {
+            let source = record.headers.iter_mut().find(|(name, _)| name == "ce_source").expect("a source");
+            source.1 = Some(b"/pi%2042/meter".to_vec());
+            record
+        };
+        let forked = (first..=30).map(|sequence| same_agent(of(43, sequence, CE_TYPE_READING, "a", "{}")));
+        concluded([Kept::All; 3], &(1..=19).map(reading).chain(forked).collect::<Vec<_>>())
+    };
+    let text = said(&fork(20));
+    assert!(
+        text.contains("begins where queue 00000000 ends: a fork") && text.contains("complete: 30 readings"),
+        "{text}"
+    );
+    assert_eq!(fork(21).unknown_beginnings(), 1, "20 is in neither");
+    // What retention took is said as such.
+    let finding = one([Kept::All, Kept::Since(i64::MAX), Kept::All], &[reading(18), reading(19)]);
+    assert_eq!((finding.is_complete(), finding.beginning), (true, Beginning::LeftOut));
 }
 
 /// Promise 4: order is judged within a partition, of a device and of the queue.
