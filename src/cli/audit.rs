@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::cluster::{Address, Cluster};
 use super::progress::{Progress, Unit};
-use super::{Global, signals, terminal};
+use super::{Global, signals, terminal, units};
 
 mod account;
 mod intervals;
@@ -26,6 +26,11 @@ const EX_UNAVAILABLE: u8 = 69;
 /// Records between two looks at the clock.
 const STRIDE: u64 = 1024;
 
+/// Offsets that are looked back first, in each partition: a clock that is behind, a start. Each step is larger, so that
+/// few are needed however far it is.
+const STEP_BACK: i64 = 1_000;
+const STEP_GROWTH: i64 = 4;
+
 const EXAMPLES: &str = "\
 Examples:
   meterferry audit                                  all topics of the configuration
@@ -36,11 +41,17 @@ Examples:
 
 Every queue (agent and queue id) numbers its records without holes. Missing is a number that no
 record in the topics has and that neither a gap record nor a daily receipt explains. What Kafka's
-retention has deleted is said, and not missing. All topics that an agent sends to must be named,
-or what it sent to the others counts as missing.
+retention has deleted, or may have, is said, and not missing. All topics that an agent sends to
+must be named, or what it sent to the others counts as missing.
+
+With --from, what Kafka dates earlier is in no figure. It is read where a number would be missing
+without it: dates do not always rise with the numbers.
+
+A queue that begins above 1 is a fork, which goes on counting, or has lost its beginning. Where no
+other queue of the agent ends there, that is said; it does not change the exit code.
 
 Exit codes:
-  0   nothing is missing but what is explained
+  0   nothing is missing but what is explained, from where each queue begins
   1   something is missing and not explained, or there is no record of an agent
   2   the command line is wrong
   69  Kafka could not be read to the end: nothing is known
@@ -114,13 +125,39 @@ fn audit(address: &Address, from: Option<Timestamp>) -> Result<(Reader, Conclusi
     let topics = address.topics.join(", ");
     terminal::say(format_args!("reading {topics} at {}", address.brokers));
     let mut reader = Reader::open(address, from, &shutdown)?;
-    let mut tally = Tally::new(reader.kept(from));
+    let mut tally = Tally::new(&reader.kept()?, from.map(Timestamp::as_millisecond));
     pass(&mut reader, &mut tally)?;
     // A transaction that was seen in one partition may have been on its way in another.
     tally.set_horizon();
     reader.extend()?;
     pass(&mut reader, &mut tally)?;
+    look_back(&mut reader, &mut tally)?;
     Ok((reader, tally.conclude()))
+}
+
+/// What seems to be missing may stand in front of what was read: dates do not rise with the sequences.
+fn look_back(reader: &mut Reader, tally: &mut Tally) -> Result<(), AuditError> {
+    let mut width = STEP_BACK;
+    let mut sought = tally.sought();
+    while sought.count > 0 && reader.step_back(width, |place| tally.is_settled(place, &sought))? {
+        if width == STEP_BACK {
+            let number = units::count(sought.count);
+            terminal::say(format_args!("looking for {number} that would be missing in what Kafka dates earlier"));
+        }
+        let mut progress = Progress::new("looking back", reader.left(), Unit::Records);
+        let mut done = 0;
+        reader.read(|record, place| {
+            tally.look_back(record, place)?;
+            done += 1;
+            if u64::is_multiple_of(done, STRIDE) {
+                progress.at(done);
+            }
+            Ok::<(), AuditError>(())
+        })?;
+        sought = tally.sought();
+        width = width.saturating_mul(STEP_GROWTH);
+    }
+    Ok(())
 }
 
 fn pass(reader: &mut Reader, tally: &mut Tally) -> Result<(), AuditError> {

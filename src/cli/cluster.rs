@@ -34,6 +34,8 @@ fn property(text: &str) -> Result<(String, String), String> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Address {
     pub(super) brokers: String,
+    /// Whether anybody said so, on the command line or in the configuration.
+    pub(super) named: bool,
     pub(super) topics: Vec<String>,
     /// Of librdkafka: TLS, login, and whatever else the command line says.
     pub(super) properties: Vec<(String, String)>,
@@ -50,23 +52,37 @@ impl Cluster {
         let mut address = match settings.filter(|settings| !settings.kafka.bootstrap_servers.is_empty()) {
             Some(settings) => Address {
                 brokers: settings.kafka.bootstrap_servers.join(","),
+                named: true,
                 topics: settings.kafka_topics().into_iter().map(str::to_owned).collect(),
                 properties: forwarder::kafka::connection(&settings.kafka),
             },
             None => Address {
                 brokers: "localhost:9092".to_owned(),
+                named: false,
                 topics: vec!["sma-kafka".to_owned()],
                 properties: Vec::new(),
             },
         };
         if let Some(brokers) = &self.brokers {
             address.brokers.clone_from(brokers);
+            address.named = true;
         }
         if !self.topic.is_empty() {
             address.topics.clone_from(&self.topic);
         }
         address.properties.extend(self.property.iter().cloned());
         Ok(address)
+    }
+}
+
+impl Address {
+    /// What to look at where Kafka cannot be reached.
+    pub(super) fn cure(&self) -> &'static str {
+        if self.named {
+            "it must be reachable from here, also at the addresses that its advertised.listeners name; TLS and login come from the configuration (--config), or from --property, such as -X security.protocol=ssl"
+        } else {
+            "name it with --brokers, or in kafka.bootstrap_servers"
+        }
     }
 }
 
@@ -82,5 +98,20 @@ fn found(environment: &Environment) -> Option<Settings> {
             }
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Promise 9: whoever has named the brokers is not told to name them.
+    #[test]
+    fn the_cure_is_not_what_was_done_already() {
+        let address = |named| Address { brokers: "k:9092".into(), named, topics: Vec::new(), properties: Vec::new() };
+        assert!(address(false).cure().contains("--brokers"));
+        let named = address(true).cure();
+        assert!(["advertised.listeners", "--config", "security.protocol"].iter().all(|word| named.contains(word)));
+        assert!(!named.contains("--brokers"));
     }
 }

@@ -220,6 +220,44 @@ fn a_deleted_beginning() {
     assert_eq!((outcome.code, outcome.of(0, "missing")), (Some(1), &1.into()), "{}", outcome.value);
 }
 
+/// Promise 9: with `--from`, a reading that Kafka dates earlier than its neighbours is looked for before it is called
+/// missing, and is in no figure; one that is lost is found.
+#[test]
+#[ignore = "needs Mosquitto and Kafka: run tests/run"]
+fn dates_that_do_not_rise() {
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("audit-dates", 4);
+    let hand = Hand::new(kafka);
+    let now = jiff::Timestamp::now().as_millisecond();
+    for sequence in (1..=200).filter(|sequence| *sequence != 150) {
+        // The clock of one device is an hour behind.
+        let behind = if sequence % 5 == 2 { 3_600_000 } else { 0 };
+        let timestamp_ms = now - i64::try_from(200 - sequence).expect("small") * 1000 - behind;
+        let reading = ByHand::reading(sequence, DEVICES[(sequence % 5) as usize], b"{}");
+        hand.send(&topic, &ByHand { timestamp_ms: Some(timestamp_ms), ..reading });
+    }
+    hand.flush();
+    let from = jiff::Timestamp::from_millisecond(now - 100_500).expect("a time").to_string();
+    let outcome = audit(kafka, &["--topic", &topic, "--from", &from]);
+    assert_eq!((outcome.code, outcome.of(0, "missing")), (Some(1), &1.into()), "{}", outcome.value);
+    assert_eq!(outcome.of(0, "missing_ranges.0.first"), 150);
+    assert_eq!((outcome.of(0, "first"), outcome.of(0, "readings")), (&100.into(), &80.into()), "{}", outcome.value);
+}
+
+/// Promise 9: where a topic's head is lost, or a fork's old queue is in another topic, that is said.
+#[test]
+#[ignore = "needs Mosquitto and Kafka: run tests/run"]
+fn a_lost_head() {
+    let kafka = Kafka::shared();
+    let topic = kafka.topic("audit-head", 2);
+    let hand = Hand::transactional(kafka, &topic);
+    send(&hand, &topic, &[18, 19]);
+    let outcome = audit(kafka, &["--topic", &topic]);
+    assert_eq!((outcome.code, outcome.of(0, "beginning")), (Some(0), &"unknown".into()), "{}", outcome.value);
+    let text = table(kafka, &topic);
+    assert!(text.contains("begins with 18: what was before is not in Kafka") && !text.contains("complete:"), "{text}");
+}
+
 /// Promise 9: nothing proves nothing, and a cluster that is not there is no loss.
 #[test]
 #[ignore = "needs Mosquitto and Kafka: run tests/run"]
@@ -239,6 +277,7 @@ fn nothing_to_audit() {
     assert_eq!(output.status.code(), Some(69));
     let text = String::from_utf8(output.stderr).expect("text");
     assert!(text.contains("cannot reach Kafka at") && text.contains("refused"), "{text}");
+    assert!(text.contains("advertised.listeners") && !text.contains("name it with"), "{text}");
 }
 
 /// Promise 6: the audit of many records takes little memory, also when a partition is far behind another.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::units::rfc3339;
-use super::account::{Finding, Moment};
+use super::account::{Beginning, Finding, Moment};
 use super::reader::Partition;
 use super::tally::Conclusion;
 
@@ -19,6 +19,7 @@ pub(super) fn text(partitions: &[Partition], conclusion: &Conclusion) -> String 
     };
     let value = json!({
         "complete": conclusion.is_complete(),
+        "unknown_beginnings": conclusion.unknown_beginnings(),
         "records": conclusion.records,
         "foreign_records": conclusion.foreign,
         "partitions": partitions.iter().map(partition).collect::<Vec<_>>(),
@@ -35,6 +36,16 @@ fn queue(finding: &Finding) -> Value {
         "agent": finding.agent,
         "queue_id": finding.queue,
         "complete": finding.is_complete(),
+        "beginning": match &finding.beginning {
+            Beginning::New => "new",
+            Beginning::Fork(_) => "fork",
+            Beginning::LeftOut => "left_out",
+            Beginning::Unknown => "unknown",
+        },
+        "fork_of": match &finding.beginning {
+            Beginning::Fork(of) => Some(of),
+            _ => None,
+        },
         "first": finding.begin,
         "last": finding.end,
         "first_reading": {"sequence": sequence(finding.first), "measured": time(finding.first)},

@@ -2,7 +2,7 @@
 //! each partition's own order allows. Joins no group and commits nothing.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ use super::super::consume::record::Record;
 use super::tally::Kept;
 use crate::forwarder::kafka::Administrator;
 use crate::forwarder::outcome::Call;
+use crate::reading::CE_TYPE_OURS;
 use crate::shutdown::Shutdown;
 
 /// How long Kafka may be out of reach, or a partition silent, before the audit gives up.
@@ -38,6 +39,10 @@ const WAITING_KB: usize = 8 * 1024;
 const WAITING: usize = 10_000;
 /// The least of both for one partition.
 const LEAST: usize = 64;
+/// Records of somebody else in front of an agent's first one.
+const LOOKED_AT: usize = 1_000;
+/// How far ahead of Kafka's clock an agent's may be: Kafka takes no more (`message.timestamp.after.max.ms`, by default).
+const AHEAD_MS: i64 = 60 * 60 * 1000;
 /// What Kafka keeps by default (`log.retention.hours`), where a topic's configuration may not be read.
 const RETENTION_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
@@ -46,8 +51,8 @@ const RETENTION_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 pub(super) enum ReadError {
     #[error("the client cannot be made: {0}")]
     Make(String),
-    #[error("cannot reach Kafka at {brokers}: {why}\n  hint: name it with --brokers, or in kafka.bootstrap_servers")]
-    Unreachable { brokers: String, why: String },
+    #[error("cannot reach Kafka at {brokers}: {why}\n  hint: {cure}")]
+    Unreachable { brokers: String, why: String, cure: &'static str },
     #[error(
         "topic {topic}: {why}\n  hint: name the agents' topics with --topic; reading them needs READ and DESCRIBE on each"
     )]
@@ -71,6 +76,8 @@ pub(super) struct Partition {
     pub(super) low: i64,
     /// Where reading began.
     pub(super) start: i64,
+    /// In front of that: what was looked at begins here.
+    back: i64,
     /// The next offset to read, and where to stop.
     next: i64,
     until: i64,
@@ -81,7 +88,7 @@ pub(super) struct Reader {
     /// Sees the ends of partitions behind open transactions too.
     uncommitted: BaseConsumer<Ears>,
     config: ClientConfig,
-    brokers: String,
+    address: Address,
     shutdown: Shutdown,
     pub(super) partitions: Vec<Partition>,
 }
@@ -115,7 +122,7 @@ impl Reader {
             consumer: Arc::new(client(&config(address, "read_committed", 1))?),
             uncommitted: client(&config(address, "read_uncommitted", 1))?,
             config: config(address, "read_committed", 1),
-            brokers: address.brokers.clone(),
+            address: address.clone(),
             shutdown: shutdown.clone(),
             partitions: Vec::new(),
         };
@@ -140,19 +147,76 @@ impl Reader {
     }
 
     /// What is kept of each partition, by its place in `partitions`.
-    pub(super) fn kept(&self, from: Option<Timestamp>) -> Vec<Kept> {
+    pub(super) fn kept(&mut self) -> Result<Vec<Kept>, ReadError> {
         let now_ms = Timestamp::now().as_millisecond();
-        let kept = |partition: &Partition| match from {
-            Some(from) if partition.start > partition.low => Kept::Since(from.as_millisecond()),
-            _ if partition.low == 0 => Kept::All,
-            _ if partition.next < partition.until => Kept::SinceFirst,
-            // Time took all of it, so it took nothing younger; without a limit of time somebody deleted it by hand.
-            _ => match self.retention(&partition.topic) {
-                Some(retention_ms) => Kept::Since(now_ms.saturating_sub(retention_ms)),
-                None => Kept::Since(i64::MAX),
-            },
-        };
-        self.partitions.iter().map(kept).collect()
+        let mut kept = vec![Kept::All; self.partitions.len()];
+        let mut limits: HashMap<String, Option<i64>> = HashMap::new();
+        for (at, oldest) in self.oldest()? {
+            let topic = self.partitions[at].topic.clone();
+            let retention_ms = match limits.get(&topic) {
+                Some(known) => *known,
+                None => *limits.entry(topic.clone()).or_insert(self.retention(&topic)),
+            };
+            kept[at] = Kept::Since(match retention_ms {
+                Some(retention_ms) => since(oldest, retention_ms, now_ms),
+                // Deleted by size or by hand, and a reading may be as old as it likes.
+                None => i64::MAX,
+            });
+        }
+        Ok(kept)
+    }
+
+    /// Of each partition whose beginning was deleted, what is left there.
+    fn oldest(&mut self) -> Result<Vec<(usize, Oldest)>, ReadError> {
+        let begin: Vec<i64> = self.partitions.iter().map(|partition| partition.next).collect();
+        for partition in &mut self.partitions {
+            partition.next = if partition.low > 0 { partition.low } else { partition.until };
+        }
+        let cut: Vec<usize> = (0..begin.len()).filter(|at| self.partitions[*at].low > 0).collect();
+        let queues = self.assign()?;
+        let mut oldest = Vec::new();
+        for at in cut {
+            let mut found = Oldest::Nothing;
+            let mut looked_at = 0;
+            while let Some(queue) = queues[at].as_ref().filter(|_| looked_at < LOOKED_AT) {
+                let Some(record) = self.next(queue, at)? else { break };
+                looked_at += 1;
+                let ours = record.header("ce_type").is_some_and(|kind| kind.starts_with(CE_TYPE_OURS));
+                found = match record.timestamp_ms {
+                    Some(timestamp_ms) if ours => Oldest::Ours(timestamp_ms),
+                    _ => Oldest::Foreign,
+                };
+                if ours {
+                    break;
+                }
+            }
+            oldest.push((at, found));
+        }
+        for (partition, next) in self.partitions.iter_mut().zip(begin) {
+            partition.next = next;
+        }
+        self.renew()?;
+        Ok(oldest)
+    }
+
+    /// Goes `width` offsets back in every partition whose beginning was left out, but where `is_settled` says that nothing
+    /// is to be found: what [`Reader::read`] hands out then. False if there is nothing.
+    pub(super) fn step_back(&mut self, width: i64, is_settled: impl Fn(usize) -> bool) -> Result<bool, ReadError> {
+        for (at, partition) in self.partitions.iter_mut().enumerate() {
+            partition.until = partition.back;
+            if !is_settled(at) {
+                partition.back = partition.back.saturating_sub(width).max(partition.low);
+            }
+            partition.next = partition.back;
+        }
+        self.renew()?;
+        Ok(self.left() > 0)
+    }
+
+    /// Nothing that the client has fetched ahead is of use in another place.
+    fn renew(&mut self) -> Result<(), ReadError> {
+        self.consumer = Arc::new(client(&self.config)?);
+        Ok(())
     }
 
     /// How long the topic keeps records (milliseconds); none: without limit.
@@ -290,15 +354,23 @@ impl Reader {
             self.check_stop()?;
             // A cluster that is there answers at once.
             if begin.elapsed() >= SILENCE / 4 {
-                return Err(ReadError::Unreachable { brokers: self.brokers.clone(), why });
+                return Err(self.unreachable(why));
             }
         };
         for id in ids {
-            self.partitions.push(Partition { topic: topic.to_owned(), id, low: 0, start: 0, next: 0, until: 0 });
+            self.partitions.push(Partition {
+                topic: topic.to_owned(),
+                id,
+                low: 0,
+                start: 0,
+                back: 0,
+                next: 0,
+                until: 0,
+            });
             let at = self.partitions.len() - 1;
             let (low, _) = self.watermarks(&self.uncommitted, at)?;
             let partition = &mut self.partitions[at];
-            (partition.low, partition.start, partition.next) = (low, low, low);
+            (partition.low, partition.start, partition.back, partition.next) = (low, low, low, low);
         }
         Ok(())
     }
@@ -309,10 +381,8 @@ impl Reader {
         for Partition { topic, id, .. } in &self.partitions {
             question.add_partition_offset(topic, *id, Offset::Offset(from.as_millisecond())).map_err(make)?;
         }
-        let answer = self
-            .consumer
-            .offsets_for_times(question, QUESTION)
-            .map_err(|error| ReadError::Unreachable { brokers: self.brokers.clone(), why: error.to_string() })?;
+        let answer =
+            self.consumer.offsets_for_times(question, QUESTION).map_err(|error| self.unreachable(error.to_string()))?;
         for at in 0..self.partitions.len() {
             let Partition { topic, id, low, .. } = &self.partitions[at];
             let offset = match answer.find_partition(topic, *id).map(|found| found.offset()) {
@@ -320,7 +390,8 @@ impl Reader {
                 // Nothing has come since.
                 _ => self.watermarks(&self.uncommitted, at)?.1,
             };
-            (self.partitions[at].start, self.partitions[at].next) = (offset, offset);
+            let partition = &mut self.partitions[at];
+            (partition.start, partition.back, partition.next) = (offset, offset, offset);
         }
         Ok(())
     }
@@ -341,9 +412,33 @@ impl Reader {
         }
     }
 
+    fn unreachable(&self, why: String) -> ReadError {
+        ReadError::Unreachable { brokers: self.address.brokers.clone(), why, cure: self.address.cure() }
+    }
+
     fn check_stop(&self) -> Result<(), ReadError> {
         if self.shutdown.is_asked() { Err(ReadError::Stopped) } else { Ok(()) }
     }
+}
+
+/// What the first records are that a partition still has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Oldest {
+    /// The first one of an agent is dated so (milliseconds since 1970).
+    Ours(i64),
+    Foreign,
+    Nothing,
+}
+
+/// What an agent dates since then was sent after all that was deleted, milliseconds since 1970. It was in front of the
+/// oldest record there is, or older than the retention; an agent dates what it sends half of the retention back at most.
+fn since(oldest: Oldest, retention_ms: i64, now_ms: i64) -> i64 {
+    let dated = match oldest {
+        Oldest::Ours(dated) => dated,
+        Oldest::Foreign => return i64::MAX,
+        Oldest::Nothing => now_ms.saturating_sub(retention_ms),
+    };
+    dated.saturating_add(retention_ms / 2).saturating_add(AHEAD_MS)
 }
 
 fn config(address: &Address, isolation: &str, partitions: usize) -> ClientConfig {
@@ -385,5 +480,28 @@ fn fatal(error: &KafkaError) -> Option<String> {
             Some(code.to_string())
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forwarder::timestamp::{Stamps, TopicLimits};
+
+    const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+    /// Promise 9: however far back an agent dates a reading, one that was sent before the oldest record there is, is dated
+    /// earlier than what counts as sent after it.
+    #[test]
+    fn nothing_that_was_deleted_is_dated_since() {
+        let limits = TopicLimits { retention_ms: Some(7 * DAY_MS), before_max_ms: None, compact: false };
+        let sent_ms = 100 * DAY_MS;
+        let oldest = Stamps::default().next(&"t".into(), 0, &limits, sent_ms).ms;
+        assert!(oldest < sent_ms);
+        assert!(since(Oldest::Ours(oldest), 7 * DAY_MS, sent_ms) > sent_ms);
+        // An empty partition: Kafka deletes what is dated more than seven days ago.
+        let deleted = 100 * DAY_MS - 7 * DAY_MS;
+        assert!(since(Oldest::Nothing, 7 * DAY_MS, 100 * DAY_MS) > deleted + 7 * DAY_MS / 2);
+        assert_eq!(since(Oldest::Foreign, 7 * DAY_MS, sent_ms), i64::MAX);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::terminal::{HEADER, OUT, WARNING, printable};
 use super::super::units::{count, duration, local_time};
-use super::account::Finding;
+use super::account::{Beginning, Finding};
 use super::reader::Partition;
 use super::tally::Conclusion;
 
@@ -81,6 +81,16 @@ fn remarks(text: &mut String, finding: &Finding) {
         let devices = if finding.devices == 1 { "device" } else { "devices" };
         say(format!("{first} to {last}, {} {devices}", count(finding.devices as u64)));
     }
+    match &finding.beginning {
+        Beginning::New | Beginning::LeftOut => {}
+        Beginning::Fork(of) => {
+            say(format!("begins where queue {} ends: a fork", of.chars().take(8).collect::<String>()))
+        }
+        Beginning::Unknown => say(format!(
+            "{WARNING}begins with {}: what was before is not in Kafka{WARNING:#}: a fork, which goes on counting, or lost",
+            count(finding.begin)
+        )),
+    }
     for (first, last) in finding.missing.listed.iter().take(SHOWN) {
         let number = last - first + 1;
         let sequences = if number == 1 { count(*first) } else { format!("{} to {}", count(*first), count(*last)) };
@@ -97,7 +107,7 @@ fn remarks(text: &mut String, finding: &Finding) {
         say(format!("{} explained and there all the same", count(finding.contradictory)));
     }
     if finding.not_kept > 0 {
-        say(format!("{} older than what Kafka keeps or was read: not judged", count(finding.not_kept)));
+        say(format!("{} not there, and perhaps among what Kafka has deleted: not judged", count(finding.not_kept)));
     }
     if finding.out_of_order.of_a_device > 0 {
         let number = count(finding.out_of_order.of_a_device);
@@ -119,7 +129,7 @@ fn receipts(say: &mut impl FnMut(String), finding: &Finding) {
     let Some(newest) = receipts.newest else { return };
     let back = match receipts.reach_back {
         0 => String::new(),
-        number => format!(", {} about what is not kept", count(number)),
+        number => format!(", {} about what is not kept or was left out", count(number)),
     };
     say(format!("daily receipts: {} agree{back}, the newest of {newest}", count(receipts.agree)));
     for wrong in receipts.disagree.iter().take(SHOWN) {
@@ -147,6 +157,10 @@ fn verdict(conclusion: &Conclusion) -> String {
     let readings = count(findings.iter().map(|finding| finding.readings).sum());
     let missing: u64 = findings.iter().map(|finding| finding.missing.count).sum();
     match (missing, conclusion.is_complete()) {
+        (0, true) if conclusion.unknown_beginnings() > 0 => format!(
+            "{WARNING}complete from where it begins{WARNING:#}: {readings} readings, nothing is missing unexplained; \
+             what was before is not in Kafka{foreign}\n"
+        ),
         (0, true) => format!("{OUT}complete{OUT:#}: {readings} readings, nothing is missing unexplained{foreign}\n"),
         (0, false) => {
             format!("{WARNING}incomplete{WARNING:#}: {readings} readings, fewer than the receipts say{foreign}\n")

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use percent_encoding::percent_decode_str;
 
 use super::super::consume::record::{Content, Record};
-use super::account::{Account, Finding, Seen};
+use super::account::{Account, At, Beginning, Finding, Seen};
 use crate::reading::{CE_TYPE_GAP, CE_TYPE_OURS, CE_TYPE_READING, CE_TYPE_RECEIPT, QueueId};
 
 /// Ranges of sequences kept in memory, over all queues: 40 MB. Queues with few holes need a handful.
@@ -32,14 +32,12 @@ pub(super) enum TooMuch {
     Queues,
 }
 
-/// Since when a partition's records are all there.
+/// What is known of a partition's beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kept {
-    /// Nothing was deleted at its beginning or left out.
+    /// Nothing was deleted.
     All,
-    /// As its first record says.
-    SinceFirst,
-    /// Milliseconds since 1970.
+    /// Something was deleted, and what an agent dates since (milliseconds since 1970) was sent after all of that.
     Since(i64),
 }
 
@@ -47,9 +45,9 @@ pub(super) enum Kept {
 #[derive(Debug)]
 pub(super) struct Tally {
     accounts: HashMap<QueueId, Account>,
-    /// Of each partition, by its place.
-    kept: Vec<Kept>,
-    /// Places of which not all is kept, with the time from which it is.
+    /// What Kafka dates before counts for nothing (milliseconds since 1970).
+    from: Option<i64>,
+    /// Partitions of which not all is kept, with the time since which nothing was deleted.
     cut: Vec<(usize, i64)>,
     records: u64,
     foreign: u64,
@@ -59,13 +57,12 @@ pub(super) struct Tally {
 
 impl Tally {
     /// Partitions are known by their place in `kept`.
-    pub(super) fn new(kept: Vec<Kept>) -> Self {
+    pub(super) fn new(kept: &[Kept], from: Option<i64>) -> Self {
         let cut = kept.iter().enumerate().filter_map(|(place, kept)| match kept {
             Kept::Since(time) => Some((place, *time)),
-            Kept::All | Kept::SinceFirst => None,
+            Kept::All => None,
         });
-        let cut = cut.collect();
-        Self { accounts: HashMap::new(), kept, cut, records: 0, foreign: 0, ranges: 0, devices: 0 }
+        Self { accounts: HashMap::new(), from, cut: cut.collect(), records: 0, foreign: 0, ranges: 0, devices: 0 }
     }
 
     /// Takes a record of the partition at `place`. Of one partition, records come in order; of several best in the order
@@ -73,13 +70,10 @@ impl Tally {
     pub(super) fn take(&mut self, record: &Record, place: usize) -> Result<(), TooMuch> {
         self.records += 1;
         let timestamp = record.timestamp_ms.unwrap_or(i64::MIN);
-        if self.kept.get(place) == Some(&Kept::SinceFirst) {
-            self.kept[place] = Kept::Since(timestamp);
-            self.cut.push((place, timestamp));
-        }
+        let counts = self.from.is_none_or(|from| timestamp >= from);
         let kind = record.header("ce_type").filter(|kind| kind.starts_with(CE_TYPE_OURS));
         let (Some(kind), Some(event)) = (kind, record.event()) else {
-            self.foreign += 1;
+            self.foreign += u64::from(counts);
             return Ok(());
         };
         if self.accounts.len() >= MOST_QUEUES && !self.accounts.contains_key(&event.queue) {
@@ -95,19 +89,20 @@ impl Tally {
                 account.is_since(*cut, event.sequence);
             }
         }
+        let at = At { place, sequence: event.sequence, counts };
         match kind {
             CE_TYPE_READING => {
                 let time_ms = record.time().map(|time| time.as_millisecond());
                 let key = record.key.as_deref().unwrap_or_default();
-                let new = account.reading(Seen { place, sequence: event.sequence, key, time_ms });
+                let new = account.reading(Seen { at, key, time_ms });
                 self.devices += usize::from(new);
             }
             CE_TYPE_GAP | CE_TYPE_RECEIPT => match record.content() {
-                Content::Gap(gap) => account.gap(place, event.sequence, gap.first, gap.last, &gap.reason),
-                Content::Receipt(receipt) => account.receipt(place, event.sequence, &receipt),
-                Content::Reading(_) | Content::Other => account.other(place, event.sequence, false),
+                Content::Gap(gap) => account.gap(at, &gap),
+                Content::Receipt(receipt) => account.receipt(at, &receipt),
+                Content::Reading(_) | Content::Other => account.other(at, false),
             },
-            _ => account.other(place, event.sequence, true),
+            _ => account.other(at, true),
         }
         self.ranges = self.ranges + account.ranges() - ranges;
         match () {
@@ -123,20 +118,70 @@ impl Tally {
         self.accounts.values_mut().for_each(Account::set_horizon);
     }
 
+    /// What would be missing if there were nothing in front of what was read.
+    pub(super) fn sought(&self) -> Sought {
+        let mut sought = Sought { firsts: Vec::new(), count: 0 };
+        for (queue, account) in self.accounts.iter().filter(|_| self.from.is_some()) {
+            if let Some((first, count)) = account.sought() {
+                sought.firsts.push((*queue, first));
+                sought.count = sought.count.saturating_add(count);
+            }
+        }
+        sought
+    }
+
+    /// Whether nothing of that can be in the partition at `place`, in front of what was read: sequences rise there.
+    pub(super) fn is_settled(&self, place: usize, sought: &Sought) -> bool {
+        sought.firsts.iter().all(|(queue, first)| self.accounts[queue].is_settled(place, *first))
+    }
+
+    /// Takes a record that stands in front of what [`Tally::take`] was given of the partition at `place`.
+    pub(super) fn look_back(&mut self, record: &Record, place: usize) -> Result<(), TooMuch> {
+        let ours = record.header("ce_type").is_some_and(|kind| kind.starts_with(CE_TYPE_OURS));
+        let Some(event) = record.event().filter(|_| ours) else { return Ok(()) };
+        let Some(account) = self.accounts.get_mut(&event.queue) else { return Ok(()) };
+        let ranges = account.ranges();
+        account.found(place, event.sequence, &record.content());
+        self.ranges = self.ranges + account.ranges() - ranges;
+        if self.ranges > MOST_RANGES { Err(TooMuch::Ranges) } else { Ok(()) }
+    }
+
     pub(super) fn records(&self) -> u64 {
         self.records
     }
 
     /// What the audit found, by agent and queue in the order of their first readings.
     pub(super) fn conclude(self) -> Conclusion {
-        let cut: Vec<usize> =
-            self.kept.iter().enumerate().filter(|(_, kept)| **kept != Kept::All).map(|(at, _)| at).collect();
-        let finding = |(queue, account): (QueueId, Account)| account.finding(queue.to_string(), cut.iter().copied());
-        let mut findings: Vec<Finding> = self.accounts.into_iter().map(finding).collect();
+        let cut: Vec<usize> = self.cut.iter().map(|(place, _)| *place).collect();
+        let partial = self.from.is_some();
+        let finding = |(queue, account): (QueueId, Account)| account.finding(queue.to_string(), &cut, partial);
+        let mut findings: Vec<Finding> = self.accounts.into_iter().filter_map(finding).collect();
+        find_forks(&mut findings);
         let began = |finding: &Finding| finding.first.and_then(|first| first.time_ms);
         findings.sort_by(|a, b| (&a.agent, began(a), &a.queue).cmp(&(&b.agent, began(b), &b.queue)));
         Conclusion { findings, records: self.records, foreign: self.foreign }
     }
+}
+
+/// A queue that begins where another of the same agent ends is its fork: a fork goes on counting.
+fn find_forks(findings: &mut [Finding]) {
+    let ends: HashMap<(String, u64), String> = findings
+        .iter()
+        .filter_map(|finding| Some(((finding.agent.clone(), finding.end.checked_add(1)?), finding.queue.clone())))
+        .collect();
+    for finding in findings.iter_mut().filter(|finding| finding.beginning == Beginning::Unknown) {
+        if let Some(of) = ends.get(&(finding.agent.clone(), finding.begin)) {
+            finding.beginning = Beginning::Fork(of.clone());
+        }
+    }
+}
+
+/// Sequences of which it is not known yet whether they are missing.
+#[derive(Debug)]
+pub(super) struct Sought {
+    /// The lowest of each queue.
+    firsts: Vec<(QueueId, u64)>,
+    pub(super) count: u64,
 }
 
 /// The audit's outcome.
@@ -145,7 +190,7 @@ pub(super) struct Conclusion {
     pub(super) findings: Vec<Finding>,
     /// All records read.
     pub(super) records: u64,
-    /// Of these: not an agent's.
+    /// Not an agent's, of the time that is audited.
     pub(super) foreign: u64,
 }
 
@@ -153,6 +198,11 @@ impl Conclusion {
     /// Whether everything is there or explained, and there is something at all: nothing proves nothing.
     pub(super) fn is_complete(&self) -> bool {
         !self.findings.is_empty() && self.findings.iter().all(Finding::is_complete)
+    }
+
+    /// Queues of which it is not known whether there was anything before their beginning.
+    pub(super) fn unknown_beginnings(&self) -> u64 {
+        self.findings.iter().filter(|finding| finding.beginning == Beginning::Unknown).count() as u64
     }
 }
 

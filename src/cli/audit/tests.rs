@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 use super::super::consume::record::Record;
 use super::super::consume::record::tests::record;
-use super::account::{Disorder, Finding, Moment, Pause};
-use super::tally::{Kept, Tally, TooMuch};
+use super::account::{Beginning, Disorder, Finding, Moment, Pause};
+use super::report;
+use super::tally::{Conclusion, Kept, Tally, TooMuch};
 use crate::reading::{CE_TYPE_GAP, CE_TYPE_READING, CE_TYPE_RECEIPT};
 
 const QUEUE: u128 = 42;
@@ -49,12 +50,59 @@ fn place(record: &Record) -> usize {
 }
 
 fn audited(kept: [Kept; 3], records: &[Record]) -> Vec<Finding> {
-    let mut tally = Tally::new(kept.to_vec());
+    concluded(kept, records).findings
+}
+
+fn concluded(kept: [Kept; 3], records: &[Record]) -> Conclusion {
+    let mut tally = Tally::new(&kept, None);
     for record in records {
         tally.take(record, place(record)).expect("little memory");
     }
     tally.set_horizon();
-    tally.conclude().findings
+    tally.conclude()
+}
+
+/// Kafka's date of that record, so much before (seconds) it was its turn.
+fn dated(record: Record, lag: i64) -> Record {
+    Record { timestamp_ms: record.timestamp_ms.map(|ms| ms - lag * 1000), ..record }
+}
+
+/// As they lie in Kafka.
+fn parted(records: impl IntoIterator<Item = Record>) -> [Vec<Record>; 3] {
+    let mut parts = [Vec::new(), Vec::new(), Vec::new()];
+    for record in records {
+        parts[place(&record)].push(record);
+    }
+    parts
+}
+
+/// Reads as the reader does: each partition from the first record on that is dated since `from_ms`, and two more at a time
+/// in front of that as long as something is sought.
+fn since(parts: &[Vec<Record>; 3], from_ms: i64) -> Finding {
+    let mut tally = Tally::new(&[Kept::All; 3], Some(from_ms));
+    let begins = |part: &Vec<Record>| part.iter().position(|record| record.timestamp_ms >= Some(from_ms));
+    let mut fronts = parts.each_ref().map(|part| begins(part).unwrap_or(part.len()));
+    for (at, part) in parts.iter().enumerate() {
+        part[fronts[at]..].iter().for_each(|record| tally.take(record, at).expect("little memory"));
+    }
+    tally.set_horizon();
+    loop {
+        let sought = tally.sought();
+        let unsettled: Vec<usize> = (0..3).filter(|at| !tally.is_settled(*at, &sought) && fronts[*at] > 0).collect();
+        if sought.count == 0 || unsettled.is_empty() {
+            break;
+        }
+        for at in unsettled {
+            let back = fronts[at].saturating_sub(2);
+            parts[at][back..fronts[at]].iter().for_each(|record| tally.look_back(record, at).expect("little memory"));
+            fronts[at] = back;
+        }
+    }
+    tally.conclude().findings.remove(0)
+}
+
+fn listed(finding: &Finding) -> Vec<u64> {
+    finding.missing.listed.iter().flat_map(|(first, last)| *first..=*last).collect()
 }
 
 fn one(kept: [Kept; 3], records: &[Record]) -> Finding {
@@ -108,13 +156,14 @@ fn holes_and_what_explains_them() {
 #[test]
 fn a_receipt_proves_the_beginning() {
     let mut records: Vec<_> = (5..=10).map(reading).collect();
-    assert!(one([Kept::All; 3], &records).is_complete(), "may have begun there");
+    let finding = one([Kept::All; 3], &records);
+    assert_eq!((finding.is_complete(), finding.beginning), (true, Beginning::Unknown), "may have begun there");
     records.push(receipt(11, 1, 10, ""));
     let finding = one([Kept::All; 3], &records);
     assert_eq!(finding.missing.listed, [(1, 4)]);
     assert_eq!((finding.receipts.disagree.len(), finding.receipts.disagree[0].seen), (1, 6));
     // Where the beginning was deleted it proves nothing.
-    let finding = one([Kept::All, Kept::SinceFirst, Kept::All], &records);
+    let finding = one([Kept::All, Kept::Since(i64::MAX), Kept::All], &records);
     assert!(finding.is_complete(), "{finding:?}");
     assert_eq!((finding.not_kept, finding.receipts.reach_back), (4, 1));
 }
@@ -123,7 +172,7 @@ fn a_receipt_proves_the_beginning() {
 #[test]
 fn what_retention_took_is_not_missing() {
     // Partition of device b (1, 4, 7, ...) begins with 13.
-    let kept = [Kept::All, Kept::SinceFirst, Kept::All];
+    let kept = [Kept::All, Kept::Since(i64::MAX), Kept::All];
     let deleted = |sequence: &u64| sequence % 3 != 1 || *sequence >= 13;
     let records: Vec<_> = (2..=30).filter(deleted).map(reading).collect();
     let finding = one(kept, &records);
@@ -136,6 +185,96 @@ fn what_retention_took_is_not_missing() {
     let records: Vec<_> = (2..=30).filter(|sequence| ![4, 7, 19].contains(sequence)).map(reading).collect();
     let finding = one(kept, &records);
     assert_eq!((finding.not_kept, finding.missing.listed), (2, vec![(19, 19)]));
+}
+
+/// Promise 9: a date does not tell what was sent before: after a start an agent whose device's clock is behind dates a later
+/// sequence earlier, in another partition. What is lost is missing all the same.
+#[test]
+fn a_clock_that_is_behind_loses_nothing() {
+    let readings = |lost: Option<u64>| {
+        let there = (1..=20).filter(move |sequence| Some(*sequence) != lost);
+        parted(there.map(|sequence| dated(reading(sequence), if sequence == 10 { 30 } else { 0 })))
+    };
+    let from_ms = START_MS + 9_000;
+    let finding = since(&readings(None), from_ms);
+    assert!(finding.is_complete(), "{finding:?}");
+    assert_eq!((finding.begin, finding.end, finding.readings), (9, 20, 11), "10 is dated earlier");
+    assert_eq!(listed(&since(&readings(Some(13)), from_ms)), [13]);
+}
+
+/// Promise 9: a reading that was a dead letter and is sent again has its old date and a new sequence.
+#[test]
+fn a_replayed_reading_is_not_missing() {
+    let records = [reading(1), gap(2, 2, 2), reading(3), dated(reading(4), 3), reading(5), reading(6)];
+    let finding = since(&parted(records), START_MS + 3_000);
+    assert!(finding.is_complete(), "{finding:?}");
+    assert_eq!((finding.begin, finding.readings, finding.explained), (3, 3, 0));
+}
+
+/// Promise 9: what explains a hole may be dated earlier too.
+#[test]
+fn an_explanation_is_looked_for() {
+    let records = [reading(1), reading(3), dated(gap(5, 4, 5), 9), reading(6), reading(7)];
+    let finding = since(&parted(records), START_MS + 3_000);
+    assert!(finding.is_complete(), "{finding:?}");
+    assert_eq!(finding.reasons, [("damage".to_owned(), 2)].into());
+}
+
+/// Promise 9: with `--from`, what Kafka dates earlier is in no figure, although it may stand behind the place that Kafka
+/// names for that time.
+#[test]
+fn what_is_dated_earlier_is_in_no_figure() {
+    let mut tally = Tally::new(&[Kept::All; 3], Some(START_MS + 60_000));
+    let mut records: Vec<_> = (1..=80).filter(|sequence| ![5, 70].contains(sequence)).map(reading).collect();
+    records.insert(20, of(QUEUE, 5, CE_TYPE_READING, "only then", "{}"));
+    records.push(receipt(81, 1, 79, ""));
+    records.push(record("k", "v", &[]));
+    for record in &records {
+        tally.take(record, place(record)).expect("little memory");
+    }
+    tally.set_horizon();
+    let conclusion = tally.conclude();
+    let finding = &conclusion.findings[0];
+    assert_eq!((finding.begin, finding.end, finding.readings, finding.devices), (60, 81, 20, 3));
+    assert_eq!(finding.first, Some(Moment { sequence: 60, time_ms: Some(START_MS + 60_000) }));
+    // Device b has 67 and then 73.
+    assert_eq!(finding.pause.as_ref().map(|pause| (pause.length_ms, pause.device.as_str())), Some((6_000, "b")));
+    assert_eq!((listed(finding), finding.receipts.reach_back, conclusion.foreign), (vec![70], 1, 0));
+    // A queue of which nothing counts is not spoken of.
+    let mut tally = Tally::new(&[Kept::All; 3], Some(START_MS + 60_000));
+    tally.take(&reading(3), 0).expect("little memory");
+    tally.set_horizon();
+    assert!(tally.conclude().findings.is_empty());
+}
+
+/// Promise 9: a queue that begins above 1 has lost its head, or is a fork: where nothing tells which, that is said.
+#[test]
+fn a_lost_head_is_not_called_complete() {
+    let said = |conclusion: &Conclusion| anstream::adapter::strip_str(&report::text(&[], conclusion)).to_string();
+    let conclusion = concluded([Kept::All; 3], &[reading(18), reading(19)]);
+    let text = said(&conclusion);
+    assert_eq!((conclusion.is_complete(), conclusion.unknown_beginnings()), (true, 1));
+    assert!(text.contains("begins with 18: what was before is not in Kafka: a fork"), "{text}");
+    assert!(text.contains("complete from where it begins: 2 readings") && !text.contains("complete:"), "{text}");
+
+    let fork = |first: u64| {
+        let same_agent = |mut record: Record| {
+            let source = record.headers.iter_mut().find(|(name, _)| name == "ce_source").expect("a source");
+            source.1 = Some(b"/pi%2042/meter".to_vec());
+            record
+        };
+        let forked = (first..=30).map(|sequence| same_agent(of(43, sequence, CE_TYPE_READING, "a", "{}")));
+        concluded([Kept::All; 3], &(1..=19).map(reading).chain(forked).collect::<Vec<_>>())
+    };
+    let text = said(&fork(20));
+    assert!(
+        text.contains("begins where queue 00000000 ends: a fork") && text.contains("complete: 30 readings"),
+        "{text}"
+    );
+    assert_eq!(fork(21).unknown_beginnings(), 1, "20 is in neither");
+    // What retention took is said as such.
+    let finding = one([Kept::All, Kept::Since(i64::MAX), Kept::All], &[reading(18), reading(19)]);
+    assert_eq!((finding.is_complete(), finding.beginning), (true, Beginning::LeftOut));
 }
 
 /// Promise 4: order is judged within a partition, of a device and of the queue.
@@ -156,7 +295,7 @@ fn disorder_is_found() {
 /// Promise 9: what is on its way while the audit reads is not missing.
 #[test]
 fn beyond_the_horizon_nothing_is_missing() {
-    let mut tally = Tally::new(vec![Kept::All; 3]);
+    let mut tally = Tally::new(&[Kept::All; 3], None);
     for sequence in [1, 2, 4, 5] {
         tally.take(&reading(sequence), place(&reading(sequence))).expect("little memory");
     }
@@ -183,7 +322,7 @@ fn strangers_explain_nothing() {
 /// Promise 6: memory has a limit with a name, and what exceeds it is said.
 #[test]
 fn memory_has_a_limit() {
-    let mut tally = Tally::new(vec![Kept::All]);
+    let mut tally = Tally::new(&[Kept::All], None);
     let error = (0..).find_map(|n| tally.take(&reading(2 * n), 0).err()).expect("a limit");
     assert_eq!(error, TooMuch::Ranges);
     assert_eq!(tally.records(), super::tally::MOST_RANGES as u64 + 1);
@@ -228,5 +367,65 @@ proptest! {
         prop_assert_eq!(finding.out_of_order, Disorder::default());
         prop_assert_eq!(finding.missing.count, if explained { 0 } else { lost.len() as u64 });
         prop_assert_eq!(finding.explained, if explained { lost.len() as u64 } else { 0 });
+    }
+
+    /// Promise 9: with `--from`, however far dates and sequences disagree, what is in Kafka or explained there is not missing,
+    /// and what was lost is.
+    #[test]
+    fn from_a_time_on_losses_are_found_and_not_invented(
+        lags in proptest::collection::vec(prop_oneof![4 => Just(0i64), 1 => 0i64..60], 120),
+        lost in proptest::collection::btree_map(1u64..=120, any::<bool>(), 0..15),
+        from in 1i64..120,
+    ) {
+        let from_ms = START_MS + from * 1000;
+        let records = (1u64..=120).zip(&lags).filter_map(|(sequence, lag)| match lost.get(&sequence) {
+            None => Some(dated(reading(sequence), *lag)),
+            Some(true) => Some(dated(gap(sequence, sequence, sequence), *lag)),
+            Some(false) => None,
+        });
+        let parts = parted(records);
+        let counted = || parts.iter().flatten().filter(|record| record.timestamp_ms >= Some(from_ms));
+        prop_assume!(counted().next().is_some());
+        let finding = since(&parts, from_ms);
+        let sequence = |record: &Record| record.event().expect("an id").sequence;
+        prop_assert_eq!(Some(finding.begin), counted().map(sequence).min());
+        prop_assert_eq!(Some(finding.end), counted().map(sequence).max());
+        let gaps = counted().filter(|record| record.header("ce_type") == Some(CE_TYPE_GAP)).count() as u64;
+        prop_assert_eq!((finding.readings, finding.gap_records), (counted().count() as u64 - gaps, gaps));
+        // What was read goes on to the last record of the partitions that were read.
+        let read = parts.iter().filter(|part| part.iter().any(|record| record.timestamp_ms >= Some(from_ms)));
+        let horizon = read.filter_map(|part| part.last()).map(sequence).max().unwrap_or(0);
+        let missing = lost.iter().filter(|(_, explained)| !**explained).map(|(sequence, _)| *sequence);
+        let missing: Vec<u64> = missing.filter(|sequence| (finding.begin..=horizon).contains(sequence)).collect();
+        prop_assert_eq!(listed(&finding), missing);
+    }
+
+    /// Promise 9: whatever was deleted from whichever partition, and however far back readings were dated, only what was
+    /// lost is missing; and what was lost behind a record that every such partition still has, is.
+    #[test]
+    fn what_may_be_deleted_is_not_judged(
+        lags in proptest::collection::vec(0i64..=20, 120),
+        lost in proptest::collection::btree_set(1u64..=120, 0..15),
+        deleted in proptest::array::uniform3(0usize..45),
+    ) {
+        let there = (1u64..=120).zip(&lags).filter(|(sequence, _)| !lost.contains(sequence));
+        let mut parts = parted(there.map(|(sequence, lag)| dated(reading(sequence), *lag)));
+        let mut kept = [Kept::All; 3];
+        let mut behind = 0;
+        for (at, part) in parts.iter_mut().enumerate().filter(|(at, _)| deleted[*at] > 0) {
+            let gone: Vec<Record> = part.drain(..deleted[at].min(part.len())).collect();
+            let oldest = part.first().and_then(|record| record.timestamp_ms);
+            let since = oldest.or(gone.iter().filter_map(|record| record.timestamp_ms.map(|ms| ms + 1)).max());
+            kept[at] = since.map_or(Kept::All, |since| Kept::Since(since + 20_000));
+            let lowest = part.first().and_then(Record::event).map_or(u64::MAX, |event| event.sequence);
+            behind = behind.max(lowest);
+        }
+        let records = parts.concat();
+        prop_assume!(!records.is_empty());
+        let finding = one(kept, &records);
+        let missing = listed(&finding);
+        prop_assert!(missing.iter().all(|sequence| lost.contains(sequence)), "{:?}", finding);
+        let range = finding.begin.max(behind)..=finding.end;
+        prop_assert!(lost.iter().filter(|sequence| range.contains(sequence)).all(|sequence| missing.contains(sequence)));
     }
 }

@@ -30,10 +30,11 @@ pub(in crate::cli) struct Event {
 /// What a record is about.
 #[derive(Debug, PartialEq)]
 pub(in crate::cli) enum Content {
+    /// Without measurements where its payload is not the adapter's document (`payload = "any"`).
     Reading(Decoded),
     Gap(Gap),
     Receipt(DailyReceipt),
-    /// Not the adapter's document.
+    /// Neither says to be a reading nor is the adapter's document.
     Other,
 }
 
@@ -67,12 +68,16 @@ impl Record {
 
     pub(in crate::cli) fn content(&self) -> Content {
         let value = self.value.as_deref().unwrap_or_default();
+        let reading = |payload| decode(payload, "", "", value);
         match self.header("ce_type") {
             Some(CE_TYPE_GAP) => serde_json::from_slice(value).map_or(Content::Other, Content::Gap),
             Some(CE_TYPE_RECEIPT) => serde_json::from_slice(value).map_or(Content::Other, Content::Receipt),
+            Some(CE_TYPE_READING) => {
+                reading(Payload::Sma).or_else(|_| reading(Payload::Any)).map_or(Content::Other, Content::Reading)
+            }
             // Of a later release: whatever it is, it is not a reading.
-            Some(kind) if kind != CE_TYPE_READING && kind.starts_with(CE_TYPE_OURS) => Content::Other,
-            _ => decode(Payload::Sma, "", "", value).map_or(Content::Other, Content::Reading),
+            Some(kind) if kind.starts_with(CE_TYPE_OURS) => Content::Other,
+            _ => reading(Payload::Sma).map_or(Content::Other, Content::Reading),
         }
     }
 }
@@ -120,7 +125,9 @@ pub(in crate::cli) mod tests {
             Content::Other => "other",
         };
         assert_eq!(kind(CE_TYPE_READING, document), "reading");
+        assert_eq!(kind(CE_TYPE_READING, "21.5 °C"), "reading", "payload = \"any\"");
         assert_eq!(kind("com.example.meter", document), "reading", "somebody else's");
+        assert_eq!(kind("com.example.meter", "21.5 °C"), "other");
         assert_eq!(kind(CE_TYPE_GAP, gap), "gap");
         assert_eq!(kind(CE_TYPE_RECEIPT, receipt), "receipt");
         assert_eq!([kind(CE_TYPE_GAP, document), kind(CE_TYPE_RECEIPT, document)], ["other"; 2]);

@@ -146,7 +146,7 @@ mod tests {
         String::from_utf8(out.into_inner()).expect("UTF-8")
     }
 
-    /// What a person sees of readings, gaps and what somebody else wrote.
+    /// What a person sees of readings (of `payload = "any"` too), gaps and what somebody else wrote.
     #[test]
     fn a_table_that_a_person_reads() {
         let headers = [("ce_type", CE_TYPE_READING), ("ce_time", "2023-10-18T09:56:55Z")];
@@ -155,6 +155,7 @@ mod tests {
         let records = [
             record("90296857", DOCUMENT, &headers),
             record("the flat on the third floor, left of the lift", r#"{"16.7.0":{"value":"-894.4"}}"#, &headers),
+            record("cellar/temperature", "21.5 °C", &headers),
             record("pi-1", r#"{"first":7,"last":9,"count":3,"reason":"a damaged segment"}"#, &gap),
             record("pi-1", r#"{"first":7,"last":7,"count":1,"reason":"not\nJSON"}"#, &gap),
             record(
@@ -170,6 +171,7 @@ mod tests {
         time                 device             in W      out W        in kWh       out kWh
         2023-10-18 11:56:55  90296857             40          0        83.403        16.564
         2023-10-18 11:56:55  the flat on the third floor, le…          0        894             -             -
+        2023-10-18 11:56:55  cellar/temperature                        -          -             -             -
         2023-10-18 11:57:01  3 readings are missing (sequences 7 to 9): a damaged segment
         2023-10-18 11:57:01  1 reading is missing (sequence 7): not\nJSON
         2023-10-18 02:00:01  receipt of 2023-10-17: 6 readings, 3 missing
