@@ -330,3 +330,19 @@ fn waits_for_a_clock_that_is_set_back() {
     assert_eq!(cluster.log.len(), 3);
     assert_eq!(cluster.log[2].1, NOW.wall_ms, "by the boot clock: {:?}", cluster.log);
 }
+
+/// Promise 5: however many messages cannot be decoded, the disk is asked once a transaction, not once a message: they hold
+/// up the readings behind them no longer than readings would.
+#[test]
+fn dead_letters_are_put_away_together() {
+    let (cluster, backlog) = (cluster(1, 0), FakeBacklog::new(7));
+    let metrics = Arc::new(Metrics::default());
+    let mut line = transfer(&cluster, &backlog, &metrics);
+    for n in 0..2_000 {
+        backlog.dead(format!("{n:>21}"), NOW);
+    }
+    drain(&mut line, &cluster);
+    let disk = backlog.disk();
+    assert_eq!(disk.letters.len(), 2_000);
+    assert!(disk.set_asides <= 40, "{}", disk.set_asides);
+}

@@ -464,8 +464,8 @@ fn dead_letters_are_kept_within_their_limit() {
             set_aside: Clock::new().now(),
             body: body(sequence),
         };
-        queue.outlet.set_aside(letter.clone()).expect("put away");
-        queue.outlet.set_aside(letter).expect("again changes nothing");
+        queue.outlet.set_aside(vec![letter.clone()]).expect("put away");
+        queue.outlet.set_aside(vec![letter]).expect("again changes nothing");
     }
     let letters = Inspector::open(&options.path).expect("a queue").dead_letters().expect("letters");
     assert!((80..200).contains(&letters.len()), "{}", letters.len());
