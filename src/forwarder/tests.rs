@@ -346,3 +346,32 @@ fn dead_letters_are_put_away_together() {
     assert_eq!(disk.letters.len(), 2_000);
     assert!(disk.set_asides <= 40, "{}", disk.set_asides);
 }
+
+/// Promise 6: what waits is more than a transaction may carry, be it in bytes: the next one follows at once. Only the last
+/// one of all, which has all that waits, is preceded by a wait for more.
+#[test]
+fn full_transactions_follow_each_other_at_once() {
+    let (cluster, backlog) = (cluster(1, 0), FakeBacklog::new(7));
+    let metrics = Arc::new(Metrics::default());
+    let mut line = transfer(&cluster, &backlog, &metrics);
+    line.set_linger(Duration::from_secs(3_600));
+    // More than one does not fit into the first allowance, and five not into any.
+    let large = vec![b'x'; 250_000];
+    for _ in 0..20 {
+        backlog.reading("d", large.clone(), NOW);
+    }
+    assert_eq!(line.round().unwrap(), Next::Again, "connects");
+    assert!(matches!(line.round().unwrap(), Next::Await { .. }), "there may be more to come");
+    line.set_linger(Duration::ZERO);
+    assert_eq!(line.round().unwrap(), Next::Again, "the first");
+    line.set_linger(Duration::from_secs(3_600));
+    for _ in 0..40 {
+        if backlog.disk().released == 21 {
+            break;
+        }
+        assert_eq!(line.round().unwrap(), Next::Again, "{} are released", backlog.disk().released - 1);
+    }
+    assert_eq!(backlog.disk().released, 21);
+    backlog.reading("d", "later", NOW);
+    assert!(matches!(line.round().unwrap(), Next::Await { .. }), "what comes then waits for others");
+}
