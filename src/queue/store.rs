@@ -391,7 +391,7 @@ impl Store {
 
     /// Deletes dead letters that were put back into the queue.
     pub fn delete_letters(&mut self, ids: &[LetterId]) -> Result<(), QueueError> {
-        self.dead_letters.remove(ids)?;
+        self.with_letters(|kept| kept.remove(ids))?;
         self.metrics.queue.dead_letters.set(self.dead_letters.count().unwrap_or_default());
         Ok(())
     }
@@ -401,7 +401,7 @@ impl Store {
         let now = self.clock.now();
         let Some(limit) = self.dead_letters_max_age.filter(|_| now.synchronised) else { return };
         let cut_ms = now.wall_ms.saturating_sub(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
-        let removed = self.dead_letters.older_than(cut_ms).and_then(|ids| self.dead_letters.remove(&ids));
+        let removed = self.with_letters(|kept| kept.remove(&kept.older_than(cut_ms)?));
         match removed {
             Ok(0) => {}
             Ok(deleted) => {

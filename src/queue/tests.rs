@@ -473,6 +473,36 @@ fn dead_letters_are_kept_within_their_limit() {
     stop(queue);
 }
 
+/// Promise 5: dead letters that turn out to be damaged end nothing, whoever comes upon it: what can be read of them is kept,
+/// and the damaged file too.
+#[test]
+fn damaged_dead_letters_end_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = options(folder.path());
+    let mut queue = start(&options);
+    let queue_id = queue.outlet.queue_id();
+    let letter = |sequence| DeadLetter {
+        queue_id,
+        sequence,
+        reason: "test".into(),
+        set_aside: Clock::new().now(),
+        body: body(sequence),
+    };
+    queue.outlet.set_aside((1..=20).map(letter).collect()).expect("put away");
+    let file = options.path.join(dead_letter::FILE);
+    let mut bytes = fs::read(&file).expect("readable");
+    bytes[..64].fill(0);
+    fs::write(&file, bytes).expect("damaged");
+    queue.outlet.delete_letters(vec![(queue_id, 3)]).expect("deleted");
+    let inspector = Inspector::open(&options.path).expect("a queue");
+    let left: Vec<u64> = inspector.letter_ids().expect("readable").into_iter().map(|(_, sequence)| sequence).collect();
+    assert_eq!(left, (1..=20).filter(|sequence| *sequence != 3).collect::<Vec<_>>());
+    let kept = inspector.set_aside().expect("readable");
+    assert!(kept.len() == 1 && kept[0].starts_with(dead_letter::FILE), "{kept:?}");
+    append(&queue, 0..3);
+    stop(queue);
+}
+
 /// Promise 2: the fingerprint tells a record from any other that could stand under its sequence.
 #[test]
 fn fingerprints_are_of_key_and_content() {
