@@ -25,8 +25,8 @@ Examples:
 
 Each is decoded as its source is configured now, and put into the queue under a new sequence; then, once
 that is on disk, the dead letter is deleted. In Kafka the header ce_replayof names the sequence that it
-had. What still cannot be decoded stays a dead letter. Needs the agent stopped; what the broker receives
-meanwhile waits there.
+had. What still cannot be decoded stays a dead letter; one that waits in the queue has to be set aside by
+the agent first. Needs the agent stopped; what the broker receives meanwhile waits there.
 
 Exit codes:
   0   all that were chosen are in the queue
@@ -50,20 +50,22 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, ExitCode> {
     // How a source is decoded stands in the configuration, wherever the queue is.
     let settings = load(global)?.settings;
     let (inspector, _) = args.folder.inspect(global)?;
-    let ids = args.choice.ids(&inspector)?;
+    let chosen = args.choice.chosen(&inspector)?;
+    let ids = &chosen.ids;
     if ids.is_empty() {
-        return Ok(out("There are no such dead letters.\n"));
+        return Ok(out(&if args.json { String::new() } else { chosen.none() }));
     }
     let options = agent::queue_options(&settings, inspector.folder(), &Machine::here());
     let (mut text, mut told) = (String::new(), Told::default());
     let mut progress = Progress::new("replaying", ids.len() as u64, Unit::Records);
-    let result = replay::replay(&settings, &options, &ids, |id, outcome| {
+    let result = replay::replay(&settings, &options, ids, |id, outcome| {
         text.push_str(&if args.json { format!("{}\n", outcome_json(id, &outcome)) } else { line(id, &outcome) });
         told.count(&outcome);
         progress.at(told.queued + told.refused);
     });
     drop(progress);
-    if !args.json {
+    // Where nothing was begun, the error says all there is to say.
+    if !args.json && (result.is_ok() || told.any()) {
         text.push_str(&told.words());
     }
     let printed = out(&text);
@@ -103,6 +105,10 @@ impl Told {
             Outcome::Queued(_) | Outcome::WasQueued => self.queued += 1,
             Outcome::Refused(_) => self.refused += 1,
         }
+    }
+
+    fn any(&self) -> bool {
+        self.queued + self.refused > 0
     }
 
     fn words(&self) -> String {
