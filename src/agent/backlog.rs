@@ -46,12 +46,12 @@ impl Backlog for QueueBacklog {
         self.outlet.release(next).map_err(unusable)
     }
 
-    /// On a full disk it waits for room: the letter's only copy is the record that must not be released before.
-    fn set_aside(&mut self, letter: DeadLetter) -> Result<(), BacklogError> {
+    /// On a full disk it waits for room: a letter's only copy is the record that must not be released before.
+    fn set_aside(&mut self, letters: Vec<DeadLetter>) -> Result<(), BacklogError> {
         loop {
-            match self.outlet.set_aside(letter.clone()) {
+            match self.outlet.set_aside(letters.clone()) {
                 Err(error) if error.is_full() && !self.shutdown.is_asked() => {
-                    tracing::warn!(%error, "no room for a dead letter, will retry");
+                    tracing::warn!(%error, "no room for dead letters, will retry");
                     std::thread::sleep(FULL_RETRY);
                 }
                 result => return result.map_err(unusable),

@@ -11,6 +11,7 @@ mod letter;
 mod list;
 mod replay;
 mod show;
+mod waiting;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {

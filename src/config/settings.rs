@@ -65,7 +65,7 @@ pub struct Queue {
     pub redelivery_window: usize,
     /// Bytes of one reading; a larger one becomes a dead letter. Default 256 KiB.
     pub max_reading_size: usize,
-    /// Bytes of dead letters; above it the oldest are deleted. Default 64 MiB.
+    /// Bytes of dead letters; above it the oldest are deleted. Their file takes up to three times as much. Default 64 MiB.
     pub max_dead_letters: u64,
     /// Dead letters older than this are deleted. None: never for their age.
     pub dead_letters_max_age: Option<Duration>,

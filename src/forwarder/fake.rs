@@ -18,6 +18,8 @@ pub struct Disk {
     pub next: u64,
     pub released: u64,
     pub letters: BTreeMap<(QueueId, u64), DeadLetter>,
+    /// How often letters were put away, however many at once.
+    pub set_asides: u64,
     pub forks: u32,
     pub moved: bool,
     pub ledger: Ledger,
@@ -141,10 +143,13 @@ impl Backlog for FakeBacklog {
         Ok(())
     }
 
-    fn set_aside(&mut self, letter: DeadLetter) -> Result<(), BacklogError> {
+    fn set_aside(&mut self, letters: Vec<DeadLetter>) -> Result<(), BacklogError> {
         let mut disk = self.disk();
-        assert!(letter.sequence >= disk.released, "set aside after its release");
-        disk.letters.insert((letter.queue_id, letter.sequence), letter);
+        disk.set_asides += 1;
+        for letter in letters {
+            assert!(letter.sequence >= disk.released, "set aside after its release");
+            disk.letters.insert((letter.queue_id, letter.sequence), letter);
+        }
         Ok(())
     }
 

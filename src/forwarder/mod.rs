@@ -155,8 +155,8 @@ pub trait Backlog: Send {
     /// anything is deleted by it.
     fn release(&mut self, next: u64) -> Result<(), BacklogError>;
 
-    /// Puts a dead letter away; returns when it is on disk.
-    fn set_aside(&mut self, letter: DeadLetter) -> Result<(), BacklogError>;
+    /// Puts dead letters away, all at once; returns when they are on disk.
+    fn set_aside(&mut self, letters: Vec<DeadLetter>) -> Result<(), BacklogError>;
 
     /// What the next daily receipt says, as it was kept last.
     fn ledger(&self) -> Ledger;

@@ -98,22 +98,24 @@ impl Supply {
         now: &Received,
         heartbeat: &dyn Fn(),
     ) -> Result<(), BacklogError> {
-        for entry in &chunk.entries {
-            if entry.sequence < self.looked_until {
-                continue;
-            }
-            if let Body::Dead(dead) = &entry.body {
-                backlog.set_aside(DeadLetter {
-                    queue_id: backlog.queue_id(),
-                    sequence: entry.sequence,
-                    reason: dead.reason.clone(),
-                    set_aside: *now,
-                    body: entry.body.clone(),
-                })?;
-                heartbeat();
-            }
-            self.looked_until = entry.sequence + 1;
+        let queue_id = backlog.queue_id();
+        let letter = |entry: &Entry| match &entry.body {
+            Body::Dead(dead) if entry.sequence >= self.looked_until => Some(DeadLetter {
+                queue_id,
+                sequence: entry.sequence,
+                reason: dead.reason.clone(),
+                set_aside: *now,
+                body: entry.body.clone(),
+            }),
+            _ => None,
+        };
+        // All at once: what a transaction of the dead letters costs does not depend on how many there are in it.
+        let letters: Vec<DeadLetter> = chunk.entries.iter().filter_map(letter).collect();
+        if !letters.is_empty() {
+            backlog.set_aside(letters)?;
+            heartbeat();
         }
+        self.looked_until = self.looked_until.max(chunk.end());
         let news = self.account(chunk) | self.close_gaps(chunk);
         if news { backlog.keep(&self.ledger) } else { Ok(()) }
     }
@@ -196,13 +198,13 @@ impl Supply {
             }
             Body::Dead(_) | Body::Gap(_) => return Ok(None),
         }
-        backlog.set_aside(DeadLetter {
+        backlog.set_aside(vec![DeadLetter {
             queue_id: backlog.queue_id(),
             sequence,
             reason: reason.to_owned(),
             set_aside: *now,
             body: entry.body.clone(),
-        })?;
+        }])?;
         self.condemned.insert(sequence, reason.to_owned());
         Ok(Some(sequence))
     }

@@ -330,3 +330,48 @@ fn waits_for_a_clock_that_is_set_back() {
     assert_eq!(cluster.log.len(), 3);
     assert_eq!(cluster.log[2].1, NOW.wall_ms, "by the boot clock: {:?}", cluster.log);
 }
+
+/// Promise 5: however many messages cannot be decoded, the disk is asked once a transaction, not once a message: they hold
+/// up the readings behind them no longer than readings would.
+#[test]
+fn dead_letters_are_put_away_together() {
+    let (cluster, backlog) = (cluster(1, 0), FakeBacklog::new(7));
+    let metrics = Arc::new(Metrics::default());
+    let mut line = transfer(&cluster, &backlog, &metrics);
+    for n in 0..2_000 {
+        backlog.dead(format!("{n:>21}"), NOW);
+    }
+    drain(&mut line, &cluster);
+    let disk = backlog.disk();
+    assert_eq!(disk.letters.len(), 2_000);
+    assert!(disk.set_asides <= 40, "{}", disk.set_asides);
+}
+
+/// Promise 6: what waits is more than a transaction may carry, be it in bytes: the next one follows at once. Only the last
+/// one of all, which has all that waits, is preceded by a wait for more.
+#[test]
+fn full_transactions_follow_each_other_at_once() {
+    let (cluster, backlog) = (cluster(1, 0), FakeBacklog::new(7));
+    let metrics = Arc::new(Metrics::default());
+    let mut line = transfer(&cluster, &backlog, &metrics);
+    line.set_linger(Duration::from_secs(3_600));
+    // More than one does not fit into the first allowance, and five not into any.
+    let large = vec![b'x'; 250_000];
+    for _ in 0..20 {
+        backlog.reading("d", large.clone(), NOW);
+    }
+    assert_eq!(line.round().unwrap(), Next::Again, "connects");
+    assert!(matches!(line.round().unwrap(), Next::Await { .. }), "there may be more to come");
+    line.set_linger(Duration::ZERO);
+    assert_eq!(line.round().unwrap(), Next::Again, "the first");
+    line.set_linger(Duration::from_secs(3_600));
+    for _ in 0..40 {
+        if backlog.disk().released == 21 {
+            break;
+        }
+        assert_eq!(line.round().unwrap(), Next::Again, "{} are released", backlog.disk().released - 1);
+    }
+    assert_eq!(backlog.disk().released, 21);
+    backlog.reading("d", "later", NOW);
+    assert!(matches!(line.round().unwrap(), Next::Await { .. }), "what comes then waits for others");
+}

@@ -93,6 +93,8 @@ struct Tally {
     late: u64,
     /// The daily receipt that was handed over last: its sequence, and the day. Nothing follows it.
     receipt: Option<(u64, i32)>,
+    /// More was waiting than it took.
+    left_behind: bool,
 }
 
 impl Tally {
@@ -122,6 +124,9 @@ pub struct Transfer {
     /// By the boot clock.
     limits_due_ms: u64,
     filling_since: Option<Instant>,
+    /// The last transaction was full, or ended for another reason, before it had all that waited: the rest does not wait for
+    /// more.
+    left_behind: bool,
     /// Since when the clock is known to be wrong, by the boot clock.
     doubted_since_ms: Option<u64>,
     /// It was waited for long enough.
@@ -151,6 +156,7 @@ impl Transfer {
             limits: BTreeMap::new(),
             limits_due_ms: 0,
             filling_since: None,
+            left_behind: false,
             doubted_since_ms,
             believed_all_the_same: false,
             said_late: false,
@@ -287,7 +293,7 @@ impl Transfer {
             return Some(Next::Await { sequence: from, limit: RETRY_BASE });
         }
         let full = u64::try_from(self.pace.allowance().records).unwrap_or(u64::MAX);
-        if waiting < full {
+        if waiting < full && !self.left_behind {
             let since = *self.filling_since.get_or_insert_with(Instant::now);
             let left = self.parts.linger.saturating_sub(since.elapsed());
             if !left.is_zero() && !self.parts.shutdown.is_asked() {
@@ -378,6 +384,7 @@ impl Transfer {
                 _ => break,
             }
         }
+        tally.left_behind = self.parts.backlog.end() > end;
         session.settle()?;
         self.doubtful = Some((end, stamps));
         let Some(fingerprint) = self.parts.backlog.fingerprint(end - 1)? else {
@@ -430,6 +437,7 @@ impl Transfer {
         self.backoff.reset();
         self.trouble.over();
         self.filling_since = None;
+        self.left_behind = tally.left_behind;
         let metrics = &self.parts.metrics.forwarder;
         metrics.sent.add(tally.handed);
         metrics.batches.one();
@@ -526,6 +534,11 @@ impl Transfer {
         self.doubted_since_ms = Some(now().boot_ms);
         self.parts.clock_wait = wait;
         self.parts.now = Box::new(now);
+    }
+
+    #[cfg(test)]
+    pub fn set_linger(&mut self, linger: Duration) {
+        self.parts.linger = linger;
     }
 
     #[cfg(test)]

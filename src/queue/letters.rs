@@ -2,14 +2,14 @@
 
 use std::ops::ControlFlow;
 
-use super::dead_letter::{DeadLetters, LETTERS, decode};
+use super::dead_letter::{DeadLetters, LETTERS, decode, size};
 use super::error::{OpenError, QueueError};
 use super::inspect::Inspector;
 use super::lock::{self, Lock};
 use super::segment::{SegmentError, guarded};
 use super::view;
 use crate::reading::{DeadLetter, QueueId};
-use redb::{Durability, ReadOnlyDatabase, ReadableDatabase, ReadableTable};
+use redb::{ReadOnlyDatabase, ReadableDatabase, ReadableTable};
 
 /// What a dead letter is called: the id that its sequence has in Kafka.
 pub type LetterId = (QueueId, u64);
@@ -77,27 +77,16 @@ impl DeadLetters {
 
     /// Removes them, durably; returns how many were there.
     pub fn remove(&self, ids: &[LetterId]) -> Result<u64, SegmentError> {
-        if ids.is_empty() { Ok(0) } else { self.remove_once(ids).inspect_err(|_| self.distrust()) }
-    }
-
-    fn remove_once(&self, ids: &[LetterId]) -> Result<u64, SegmentError> {
-        guarded(&self.path, || {
-            if !self.folder.has(&self.path)? {
-                return Ok(0);
-            }
-            let database = self.open()?;
+        if ids.is_empty() || !guarded(&self.path, || Ok(self.folder.has(&self.path)?))? {
+            return Ok(0);
+        }
+        self.change(|table, bytes| {
             let mut removed = 0;
-            let mut transaction = database.begin_write().map_err(redb::Error::from)?;
-            transaction.set_durability(Durability::Immediate).map_err(redb::Error::from)?;
-            {
-                let mut table = transaction.open_table(LETTERS).map_err(redb::Error::from)?;
-                for (queue_id, sequence) in ids {
-                    let there = table.remove((queue_id.0, *sequence)).map_err(redb::Error::from)?.is_some();
-                    removed += u64::from(there);
-                }
+            for (queue_id, sequence) in ids {
+                let Some(gone) = table.remove((queue_id.0, *sequence)).map_err(redb::Error::from)? else { continue };
+                *bytes = bytes.saturating_sub(size(gone.value()));
+                removed += 1;
             }
-            transaction.commit().map_err(redb::Error::from)?;
-            database.close()?;
             Ok(removed)
         })
     }
@@ -179,7 +168,7 @@ mod tests {
             let set_aside = Received { wall_ms, boot_ms: 5, boot_id: 9, synchronised };
             let body = Body::Gap(Gap { first: 1, last: 1, reason: "test".into(), noticed: set_aside });
             let letter = DeadLetter { queue_id: QueueId(7), sequence, reason: "test".into(), set_aside, body };
-            letters.put(&letter).expect("put away");
+            letters.put(&[letter]).expect("put away");
         };
         put(1, 1_000, true);
         put(2, 0, false);

@@ -81,6 +81,7 @@ mod thin;
 mod tolerant;
 pub mod verify;
 mod view;
+pub mod waiting;
 pub mod walk;
 mod writer;
 

@@ -116,10 +116,10 @@ impl Outlet {
         self.commands.blocking_send(Command::Release(next)).map_err(|_| QueueError::Stopped)
     }
 
-    /// Puts a dead letter away; durable when it returns. A full disk is an error to try again after
+    /// Puts dead letters away, in one transaction; durable when it returns. A full disk is an error to try again after
     /// ([`QueueError::is_full`]).
-    pub fn set_aside(&mut self, letter: DeadLetter) -> Result<(), QueueError> {
-        self.ask(|reply| Command::SetAside(Box::new(letter), reply))
+    pub fn set_aside(&mut self, letters: Vec<DeadLetter>) -> Result<(), QueueError> {
+        self.ask(|reply| Command::SetAside(letters, reply))
     }
 
     /// Deletes dead letters that were put back into the queue; durable when it returns.

@@ -266,12 +266,22 @@ pub(super) fn create(folder: &Folder, path: &Path, cache: usize) -> Result<Datab
 
 /// Opens a database for writing; repairs and checks it.
 pub(super) fn open_for_writing(folder: &Folder, path: &Path, cache: usize) -> Result<Database, Failure> {
+    open_existing(folder, path, builder(cache).set_check_integrity_on_open(true))
+}
+
+/// Opens a database for writing that this process has opened with a check before, and closed without a fault since: what it
+/// costs does not rise with the file.
+pub(super) fn open_unchecked(folder: &Folder, path: &Path, cache: usize) -> Result<Database, Failure> {
+    open_existing(folder, path, &mut builder(cache))
+}
+
+fn open_existing(folder: &Folder, path: &Path, builder: &mut Builder) -> Result<Database, Failure> {
     let backend = folder.disk.open(path, Access::Write)?;
     if backend.len()? == 0 {
         // The database would make itself a new one in it.
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty").into());
     }
-    Ok(builder(cache).set_check_integrity_on_open(true).create_with_backend(Backend(backend))?)
+    Ok(builder.create_with_backend(Backend(backend))?)
 }
 
 /// Opens a database for reading, beside its writer, with `cache` bytes of pages in memory.

@@ -8,7 +8,7 @@ use tracing::{debug, error, info, warn};
 
 use super::block::Batch;
 use super::day::{self, Turn};
-use super::dead_letter::DeadLetters;
+use super::dead_letter::{DeadLetters, Put};
 use super::error::QueueError;
 use super::folder::Folder;
 use super::identity::{self, FORMAT, Identity};
@@ -19,7 +19,7 @@ use super::release;
 use super::reserve;
 use super::room::Room;
 use super::salvage::{self, Wreck};
-use super::segment::{self, Active, Reader};
+use super::segment::{self, Active, Reader, SegmentError};
 use super::shared::Shared;
 use crate::clock::Clock;
 use crate::daily::Ledger;
@@ -347,31 +347,51 @@ impl Store {
         Ok(())
     }
 
-    /// Puts a dead letter away, durably.
-    pub fn set_aside(&mut self, letter: &DeadLetter) -> Result<(), QueueError> {
-        let mut put = self.dead_letters.put(letter);
-        if matches!(&put, Err(error) if error.is_full()) && self.give_reserve()? {
-            put = self.dead_letters.put(letter);
-        }
-        if let Err(error) = &put
-            && salvage::is_wreck(&self.folder, error)
-        {
-            self.dead_letters.salvage(error)?;
-            put = self.dead_letters.put(letter);
-        }
-        let deleted = put?;
+    /// Puts dead letters away, durably. Where that fails, some of them may be away.
+    pub fn set_aside(&mut self, letters: &[DeadLetter]) -> Result<(), QueueError> {
+        let Put { deleted, count } = self.put_away(letters)?;
         if deleted > 0 {
             self.metrics.queue.dead_letters_deleted.add(deleted);
             error!(deleted, "the dead letters have reached their limit, the oldest were deleted");
         }
-        self.metrics.queue.dead_letters.set(self.dead_letters.count().unwrap_or_default());
+        self.metrics.queue.dead_letters.set(count);
         self.measure();
         Ok(())
     }
 
+    fn put_away(&self, letters: &[DeadLetter]) -> Result<Put, QueueError> {
+        let put = || self.with_letters(|kept| kept.put(letters));
+        let done = match put() {
+            Err(error) if error.is_full() && self.give_reserve()? => put(),
+            done => done,
+        };
+        match done {
+            // What does not fit all at once may fit one after the other.
+            Err(error) if error.is_full() && letters.len() > 1 => {
+                letters.chunks(1).try_fold(Put::default(), |before, letter| {
+                    let now = self.put_away(letter)?;
+                    Ok(Put { deleted: before.deleted + now.deleted, ..now })
+                })
+            }
+            done => Ok(done?),
+        }
+    }
+
+    /// Does something with the dead letters. Where their file turns out to be damaged, it is set aside first, and what can be
+    /// read of it goes on.
+    fn with_letters<T>(&self, act: impl Fn(&DeadLetters) -> Result<T, SegmentError>) -> Result<T, SegmentError> {
+        match act(&self.dead_letters) {
+            Err(error) if salvage::is_wreck(&self.folder, &error) => {
+                self.dead_letters.salvage(&error)?;
+                act(&self.dead_letters)
+            }
+            result => result,
+        }
+    }
+
     /// Deletes dead letters that were put back into the queue.
     pub fn delete_letters(&mut self, ids: &[LetterId]) -> Result<(), QueueError> {
-        self.dead_letters.remove(ids)?;
+        self.with_letters(|kept| kept.remove(ids))?;
         self.metrics.queue.dead_letters.set(self.dead_letters.count().unwrap_or_default());
         Ok(())
     }
@@ -381,7 +401,7 @@ impl Store {
         let now = self.clock.now();
         let Some(limit) = self.dead_letters_max_age.filter(|_| now.synchronised) else { return };
         let cut_ms = now.wall_ms.saturating_sub(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
-        let removed = self.dead_letters.older_than(cut_ms).and_then(|ids| self.dead_letters.remove(&ids));
+        let removed = self.with_letters(|kept| kept.remove(&kept.older_than(cut_ms)?));
         match removed {
             Ok(0) => {}
             Ok(deleted) => {

@@ -14,7 +14,7 @@ use super::inspect::Inspector;
 use super::*;
 use crate::config::settings::WhenFull;
 use crate::daily::Ledger;
-use crate::reading::{DeadLetter, Entry, Reading};
+use crate::reading::{Dead, DeadLetter, Entry, Reading};
 use crate::receipt::{Receipt, Ticket};
 
 const SOON: Duration = Duration::from_millis(1);
@@ -464,12 +464,85 @@ fn dead_letters_are_kept_within_their_limit() {
             set_aside: Clock::new().now(),
             body: body(sequence),
         };
-        queue.outlet.set_aside(letter.clone()).expect("put away");
-        queue.outlet.set_aside(letter).expect("again changes nothing");
+        queue.outlet.set_aside(vec![letter.clone()]).expect("put away");
+        queue.outlet.set_aside(vec![letter]).expect("again changes nothing");
     }
     let letters = Inspector::open(&options.path).expect("a queue").dead_letters().expect("letters");
     assert!((80..200).contains(&letters.len()), "{}", letters.len());
     assert_eq!(letters.last().map(|letter| letter.sequence), Some(300));
+    stop(queue);
+}
+
+/// Promise 5: dead letters that turn out to be damaged end nothing, whoever comes upon it: what can be read of them is kept,
+/// and the damaged file too.
+#[test]
+fn damaged_dead_letters_end_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = options(folder.path());
+    let mut queue = start(&options);
+    let queue_id = queue.outlet.queue_id();
+    let letter = |sequence| DeadLetter {
+        queue_id,
+        sequence,
+        reason: "test".into(),
+        set_aside: Clock::new().now(),
+        body: body(sequence),
+    };
+    queue.outlet.set_aside((1..=20).map(letter).collect()).expect("put away");
+    let file = options.path.join(dead_letter::FILE);
+    let mut bytes = fs::read(&file).expect("readable");
+    bytes[..64].fill(0);
+    fs::write(&file, bytes).expect("damaged");
+    queue.outlet.delete_letters(vec![(queue_id, 3)]).expect("deleted");
+    let inspector = Inspector::open(&options.path).expect("a queue");
+    let left: Vec<u64> = inspector.letter_ids().expect("readable").into_iter().map(|(_, sequence)| sequence).collect();
+    assert_eq!(left, (1..=20).filter(|sequence| *sequence != 3).collect::<Vec<_>>());
+    let kept = inspector.set_aside().expect("readable");
+    assert!(kept.len() == 1 && kept[0].starts_with(dead_letter::FILE), "{kept:?}");
+    append(&queue, 0..3);
+    stop(queue);
+}
+
+/// Promise 5: a message that could not be decoded is found while it waits in the queue, in a long one among the newest
+/// records, and counted once although it is set aside already.
+#[test]
+fn dead_letters_that_wait_are_found() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = options(folder.path());
+    let mut queue = start(&options);
+    append(&queue, 0..10);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    for number in 10..15_u64 {
+        let Body::Reading(reading) = body(number) else { panic!("a reading") };
+        let Reading { source, topic, sender, packet_id, received, payload, .. } = reading;
+        let dead = Body::Dead(Dead { source, topic, sender, packet_id, received, reason: "not JSON".into(), payload });
+        let mark = Mark::of("", None, "sma", &number.to_le_bytes(), false);
+        runtime.block_on(queue.intake.append(dead, mark, Receipt::unneeded(), SOON)).expect("the queue takes it");
+    }
+    assert!(queue.outlet.wait(15, PATIENCE), "15 are committed");
+    append(&queue, 15..20);
+    let inspector = Inspector::open(&options.path).expect("a queue");
+    let found = |released: u64, most: u64| {
+        let (mut waiting, mut found) = (inspector.waiting_letters(released, most).expect("readable"), Vec::new());
+        let passed_over = waiting.passed_over();
+        let visit = |letter: DeadLetter| {
+            found.push(letter.sequence);
+            std::ops::ControlFlow::Continue(())
+        };
+        waiting.visit(|_| {}, visit).expect("readable");
+        (passed_over, found)
+    };
+    assert_eq!(found(0, u64::MAX), (0, vec![11, 12, 13, 14, 15]));
+    assert_eq!(found(0, 7), (13, vec![14, 15]));
+    assert_eq!(found(13, 8), (0, vec![13, 14, 15]));
+    assert_eq!(found(1_000, 8), (0, vec![]));
+    let of = |released, sequence| inspector.waiting_letter(released, sequence).expect("readable");
+    assert!(of(0, 10).is_none() && of(0, 16).is_none() && of(12, 11).is_none() && of(0, 100).is_none());
+    let letter = of(0, 11).expect("it waits");
+    assert_eq!((letter.sequence, letter.reason.as_str()), (11, "not JSON"));
+    queue.outlet.set_aside(vec![letter]).expect("put away");
+    let counted = inspector.count_waiting_letters(0, 17).expect("readable");
+    assert_eq!(counted, waiting::Found { letters: 4, looked_at: 17, passed_over: 3 });
     stop(queue);
 }
 

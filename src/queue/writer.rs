@@ -50,7 +50,7 @@ pub(super) struct Append {
 #[derive(Debug)]
 pub(super) enum Command {
     Release(u64),
-    SetAside(Box<DeadLetter>, oneshot::Sender<Result<(), QueueError>>),
+    SetAside(Vec<DeadLetter>, oneshot::Sender<Result<(), QueueError>>),
     DeleteLetters(Vec<LetterId>, oneshot::Sender<Result<(), QueueError>>),
     Fork(String, oneshot::Sender<Result<QueueId, QueueError>>),
     /// What the next daily receipt says.
@@ -366,7 +366,7 @@ impl Writer {
                     blocked.retry = Instant::now();
                 }
             }
-            Command::SetAside(letter, reply) => answer(reply, self.store.set_aside(&letter))?,
+            Command::SetAside(letters, reply) => answer(reply, self.store.set_aside(&letters))?,
             Command::DeleteLetters(ids, reply) => answer(reply, self.store.delete_letters(&ids))?,
             Command::Fork(why, reply) => answer(reply, self.store.fork(&why))?,
             Command::Keep(ledger, reply) => answer(reply, self.store.keep_ledger(*ledger))?,

@@ -147,9 +147,9 @@ fn sample(random: &mut StdRng) -> Sample {
     if random.random_bool(0.5) {
         life.release(release_point).expect("released");
     }
-    for entry in life.read(end - 3).expect("readable") {
-        life.set_aside(&entry).expect("room");
-        letters += 1;
+    for some in life.read(end - 3).expect("readable").chunks(random.random_range(1..=3)) {
+        life.set_aside(some).expect("room");
+        letters += some.len();
     }
     let (queue_id, written) = (life.outlet().queue_id(), life.ledger.written.clone());
     let tree = if random.random_bool(0.5) {
@@ -258,7 +258,7 @@ fn live_on(sample: &Sample, tree: Tree, random: &mut StdRng) -> Result<usize, St
     let count = random.random_range(1..40);
     life.append(count).map_err(|error| format!("it takes no more: {}", chain(&error)))?;
     let some = life.read(end).map_err(|error| chain(&error))?;
-    life.set_aside(&some[0]).map_err(|error| format!("it takes no dead letters: {}", chain(&error)))?;
+    life.set_aside(&some[..1]).map_err(|error| format!("it takes no dead letters: {}", chain(&error)))?;
     life.end().map_err(|error| format!("no orderly end: {}", chain(&error)))?;
     let mut again = open(&disk)?;
     let from = again.outlet().release_point();

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use meterferry::config::settings::WhenFull;
+use meterferry::reading::Entry;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
@@ -140,7 +141,9 @@ pub fn act(
         Action::SetAside if setting.when_full == WhenFull::Thin => life.append(40),
         Action::SetAside if release_point < end && setting.max_size > TIGHT => {
             let entries = life.read(random.random_range(release_point..end))?;
-            entries.iter().find(|entry| !is_gap(entry)).map_or(Ok(()), |entry| life.set_aside(entry))
+            let count = if random.random_bool(0.5) { 1 } else { random.random_range(2..60) };
+            let some: Vec<Entry> = entries.into_iter().filter(|entry| !is_gap(entry)).take(count).collect();
+            if some.is_empty() { Ok(()) } else { life.set_aside(&some) }
         }
         Action::SetAside => Ok(()),
         Action::Fork => life.fork(),

@@ -258,18 +258,21 @@ impl Life {
         self.settle()
     }
 
-    pub fn set_aside(&mut self, entry: &Entry) -> Result<(), QueueError> {
-        let letter = DeadLetter {
-            queue_id: self.outlet().queue_id(),
+    pub fn set_aside(&mut self, entries: &[Entry]) -> Result<(), QueueError> {
+        let queue_id = self.outlet().queue_id();
+        let letter = |entry: &Entry| DeadLetter {
+            queue_id,
             sequence: entry.sequence,
             reason: "refused".into(),
             set_aside: message::received(entry.sequence),
             body: entry.body.clone(),
         };
+        let letters: Vec<DeadLetter> = entries.iter().map(letter).collect();
         self.run_freely();
-        self.outlet().set_aside(letter.clone())?;
+        self.outlet().set_aside(letters.clone())?;
         self.settle()?;
-        self.ledger.letters.push((self.disk.position(), letter));
+        let position = self.disk.position();
+        self.ledger.letters.extend(letters.into_iter().map(|letter| (position, letter)));
         Ok(())
     }
 

@@ -8,7 +8,7 @@
 //! - [`history`], [`compare`]: random operations, cuts in them, and the comparison with the model.
 //! - [`strands`]: many random histories at a time.
 //! - [`broker`], [`model_kafka`], [`whole_line`]: the same disk below a whole line.
-//! - [`cuts`], [`failures`], [`damage`], [`whole_line`]: the tests.
+//! - [`cuts`], [`failures`], [`damage`], [`letters`], [`whole_line`]: the tests.
 
 mod broker;
 mod compare;
@@ -22,6 +22,7 @@ mod gate;
 mod handle;
 mod history;
 mod ledger;
+mod letters;
 mod life;
 mod medium;
 mod message;

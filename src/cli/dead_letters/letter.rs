@@ -10,16 +10,29 @@ use crate::cli::units::{bytes, local_time, rfc3339};
 use crate::queue::inspect::received;
 use crate::reading::{Body, DeadLetter};
 
+/// Where a dead letter is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    SetAside,
+    /// It waits in the queue: the forwarder has not come to it.
+    Queue,
+}
+
 /// All of it. `ce_id` is what its sequence is called in Kafka, where a gap record explains it.
-pub fn json(letter: &DeadLetter) -> Value {
+pub fn json(letter: &DeadLetter, place: Place) -> Value {
     let mut object = Map::new();
     object.insert("sequence".into(), letter.sequence.into());
     object.insert("ce_id".into(), ce_id(letter).into());
-    object.insert("set_aside".into(), rfc3339(letter.set_aside.wall_ms).into());
+    object.insert("set_aside".into(), set_aside(letter, place).map(rfc3339).into());
     insert_body(&mut object, &letter.body);
     // That of the record, where it has one, is the same.
     object.insert("reason".into(), letter.reason.as_str().into());
     Value::Object(object)
+}
+
+/// Milliseconds since 1970.
+fn set_aside(letter: &DeadLetter, place: Place) -> Option<i64> {
+    (place == Place::SetAside).then_some(letter.set_aside.wall_ms)
 }
 
 pub fn ce_id(letter: &DeadLetter) -> String {
@@ -38,6 +51,9 @@ fn parts(body: &Body) -> (&str, &str, &[u8]) {
 pub fn header() -> String {
     format!("{:>10}  {:<19}  {:<12}  {:<16}  {:>10}\n", "sequence", "received", "source", "topic", "size")
 }
+
+/// In the list, above those that wait in the queue.
+pub const WAITING: &str = "In the queue, to be set aside once Kafka is reached:\n";
 
 /// In the list: the columns, then the reason and the payload's beginning, each on a line that fits a terminal of 80.
 pub fn lines(letter: &DeadLetter) -> String {
@@ -58,7 +74,7 @@ pub fn lines(letter: &DeadLetter) -> String {
 }
 
 /// A page of its own.
-pub fn page(letter: &DeadLetter) -> String {
+pub fn page(letter: &DeadLetter, place: Place) -> String {
     let (source, topic, payload) = parts(&letter.body);
     let (kind, device) = match &letter.body {
         Body::Reading(reading) => ("a reading that Kafka refused", reading.device.as_str()),
@@ -75,7 +91,10 @@ pub fn page(letter: &DeadLetter) -> String {
         ("topic", all(topic)),
         ("device", all(device)),
         ("received", local_time(received(&letter.body).wall_ms)),
-        ("set aside", local_time(letter.set_aside.wall_ms)),
+        (
+            "set aside",
+            set_aside(letter, place).map_or_else(|| "once Kafka is reached: it waits in the queue".into(), local_time),
+        ),
         ("payload", bytes(payload.len() as u64)),
     ];
     let mut text: String = rows.iter().map(|(name, value)| format!("{name:<12}  {value}\n")).collect();
@@ -146,9 +165,14 @@ mod tests {
     fn letter_in_words() {
         let text = letter(b"hello\n\x1b[2J\x07 world\n");
         insta::assert_snapshot!("list", timeless(&format!("{}{}", header(), lines(&text))));
-        insta::assert_snapshot!("page", timeless(&page(&text)));
-        insta::assert_snapshot!("bytes", timeless(&page(&letter(b"\xff\xfe\x1b[2Jabcdefghijklmnop"))));
-        insta::assert_snapshot!("json", serde_json::to_string_pretty(&json(&letter(b"\xff"))).expect("JSON"));
+        insta::assert_snapshot!("page", timeless(&page(&text, Place::SetAside)));
+        insta::assert_snapshot!("waiting", timeless(&page(&text, Place::Queue)));
+        insta::assert_snapshot!("bytes", timeless(&page(&letter(b"\xff\xfe\x1b[2Jabcdefghijklmnop"), Place::SetAside)));
+        insta::assert_snapshot!(
+            "json",
+            serde_json::to_string_pretty(&json(&letter(b"\xff"), Place::SetAside)).expect("JSON")
+        );
+        assert_eq!(json(&letter(b"x"), Place::Queue)["set_aside"], Value::Null);
     }
 
     proptest! {
@@ -156,7 +180,7 @@ mod tests {
         #[test]
         fn no_payload_steers_the_terminal(payload in proptest::collection::vec(any::<u8>(), 0..300)) {
             let letter = letter(&payload);
-            for text in [page(&letter), lines(&letter)] {
+            for text in [page(&letter, Place::SetAside), lines(&letter)] {
                 prop_assert!(!text.chars().any(|c| c.is_control() && c != '\n'));
             }
         }

@@ -4,19 +4,24 @@ use std::process::ExitCode;
 
 use super::choice::{self, Filter};
 use super::export;
-use super::letter;
+use super::letter::{self, Place};
+use super::waiting::{Reach, Search};
 use crate::cli::queue::Folder;
 use crate::cli::{Global, out};
+use crate::reading::DeadLetter;
 
 const EXAMPLES: &str = "\
 Examples:
   meterferry dead-letters list
   meterferry dead-letters list --source meter --reason JSON
   meterferry dead-letters list --json | jq -r .reason | sort | uniq -c
+  meterferry dead-letters list --waiting         look through all of a long queue too
 
 A dead letter is a message that could not be decoded, or a reading that Kafka refused for good. Its
 sequence is explained in Kafka by a gap record. queue.max_dead_letters bounds them by size,
-queue.dead_letters_max_age by age. Works beside the running agent.
+queue.dead_letters_max_age by age. As long as Kafka cannot be reached, a message that could not be decoded
+waits in the queue; it is listed too, in JSON with set_aside null. Of a long queue only the newest 50,000
+records are looked through, without --waiting. Works beside the running agent.
 
 Exit codes:
   0   done
@@ -30,6 +35,8 @@ pub struct Args {
     folder: Folder,
     #[command(flatten)]
     filter: Filter,
+    #[command(flatten)]
+    reach: Reach,
     /// One JSON object a line, with the whole payload
     #[arg(long)]
     json: bool,
@@ -37,15 +44,23 @@ pub struct Args {
 
 pub fn run(args: &Args, global: &Global) -> Result<ExitCode, ExitCode> {
     let (inspector, _) = args.folder.inspect(global)?;
-    let ids = choice::ids(&inspector, &[], &args.filter)?;
+    let search = Search::begin(&inspector, &args.reach, &args.filter)?;
+    let chosen = choice::chosen(&inspector, &[], &args.filter)?;
+    let mut sink = std::io::stdout().lock();
     if args.json {
-        return export::write(&inspector, &ids, &mut std::io::stdout().lock(), |letter| {
-            format!("{}\n", letter::json(letter))
-        });
+        let line = |letter: &DeadLetter, place| format!("{}\n", letter::json(letter, place));
+        return Ok(export::write(&inspector, &chosen, Some(search), &mut sink, line)?.code);
     }
-    if ids.is_empty() {
-        return Ok(out("There are no dead letters.\n"));
+    let mut before = None;
+    let written = export::write(&inspector, &chosen, Some(search), &mut sink, |letter, place| {
+        let header = if before.is_none() { letter::header() } else { String::new() };
+        let waiting = if before != Some(place) && place == Place::Queue { letter::WAITING } else { "" };
+        before = Some(place);
+        format!("{header}{waiting}{}", letter::lines(letter))
+    })?;
+    drop(sink);
+    if written.letters == 0 && written.code == ExitCode::SUCCESS {
+        return Ok(out(&choice::none_of(written.there, "There are no dead letters.\n")));
     }
-    out(&letter::header());
-    export::write(&inspector, &ids, &mut std::io::stdout().lock(), letter::lines)
+    Ok(written.code)
 }

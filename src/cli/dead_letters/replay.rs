@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::choice::Choice;
+use super::choice::{Choice, Chosen};
 use crate::agent;
 use crate::agent::replay::{self, Outcome, ReplayError};
 use crate::cli::progress::{Progress, Unit};
@@ -25,8 +25,8 @@ Examples:
 
 Each is decoded as its source is configured now, and put into the queue under a new sequence; then, once
 that is on disk, the dead letter is deleted. In Kafka the header ce_replayof names the sequence that it
-had. What still cannot be decoded stays a dead letter. Needs the agent stopped; what the broker receives
-meanwhile waits there.
+had. What still cannot be decoded stays a dead letter; one that waits in the queue has to be set aside by
+the agent first. Needs the agent stopped; what the broker receives meanwhile waits there.
 
 Exit codes:
   0   all that were chosen are in the queue
@@ -50,21 +50,22 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, ExitCode> {
     // How a source is decoded stands in the configuration, wherever the queue is.
     let settings = load(global)?.settings;
     let (inspector, _) = args.folder.inspect(global)?;
-    let ids = args.choice.ids(&inspector)?;
+    let chosen = args.choice.chosen(&inspector)?;
+    let ids = &chosen.ids;
     if ids.is_empty() {
-        return Ok(out("There are no such dead letters.\n"));
+        return Ok(out(&nothing(&chosen, args.json)));
     }
     let options = agent::queue_options(&settings, inspector.folder(), &Machine::here());
     let (mut text, mut told) = (String::new(), Told::default());
     let mut progress = Progress::new("replaying", ids.len() as u64, Unit::Records);
-    let result = replay::replay(&settings, &options, &ids, |id, outcome| {
+    let result = replay::replay(&settings, &options, ids, |id, outcome| {
         text.push_str(&if args.json { format!("{}\n", outcome_json(id, &outcome)) } else { line(id, &outcome) });
         told.count(&outcome);
         progress.at(told.queued + told.refused);
     });
     drop(progress);
     if !args.json {
-        text.push_str(&told.words());
+        text.push_str(&told.words(result.is_err()));
     }
     let printed = out(&text);
     match result {
@@ -91,6 +92,11 @@ pub fn agent_has_it(error: OpenError, command: &str) -> ExitCode {
     }
 }
 
+/// What is printed where none is chosen: no lines of JSON.
+fn nothing(chosen: &Chosen, json: bool) -> String {
+    if json { String::new() } else { chosen.none() }
+}
+
 #[derive(Default)]
 struct Told {
     queued: u64,
@@ -105,7 +111,11 @@ impl Told {
         }
     }
 
-    fn words(&self) -> String {
+    /// Where nothing was begun, the error says all there is to say.
+    fn words(&self, failed: bool) -> String {
+        if failed && self.queued + self.refused == 0 {
+            return String::new();
+        }
         let stay = match self.refused {
             0 => String::new(),
             n => format!("; {} stay dead letters", count(n)),
@@ -128,5 +138,26 @@ fn outcome_json(id: LetterId, outcome: &Outcome) -> serde_json::Value {
         Outcome::Queued(sequence) => json!({"replay_of": ce_id, "outcome": "queued", "sequence": sequence}),
         Outcome::WasQueued => json!({"replay_of": ce_id, "outcome": "was queued"}),
         Outcome::Refused(why) => json!({"replay_of": ce_id, "outcome": "refused", "reason": why}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reading::QueueId;
+
+    /// Promise 9: a program is answered in JSON or not at all, and who is refused is not told of a success.
+    #[test]
+    fn last_words() {
+        let none = Chosen::default();
+        assert_eq!(
+            (nothing(&none, true).as_str(), nothing(&none, false).as_str()),
+            ("", "No dead letter is set aside.\n")
+        );
+        let others = Chosen { all: vec![(QueueId(7), 1), (QueueId(7), 2)], ..Chosen::default() };
+        assert_eq!(nothing(&others, false), "None of the 2 dead letters fits.\n");
+        let (begun, done) = (Told::default(), Told { queued: 2, refused: 1 });
+        assert_eq!((begun.words(true).as_str(), begun.words(false).as_str()), ("", "0 put into the queue.\n"));
+        assert_eq!(done.words(true), "2 put into the queue; 1 stay dead letters.\n");
     }
 }

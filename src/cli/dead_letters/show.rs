@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use super::choice::{self, Filter, Name};
-use super::letter;
+use super::letter::{self, Place};
 use crate::cli::queue::Folder;
 use crate::cli::{Global, fail, out, terminal};
 use crate::reading::{Body, DeadLetter};
@@ -16,7 +16,8 @@ Examples:
   meterferry dead-letters show 31245 --raw > x    the payload's bytes as they came
   meterferry dead-letters show 31245 --json
 
-What is not printable is spelt out; a payload that is not UTF-8 is shown in hexadecimal.
+What is not printable is spelt out; a payload that is not UTF-8 is shown in hexadecimal. One that waits
+in the queue, as long as Kafka cannot be reached, is shown too.
 
 Exit codes:
   0   done
@@ -41,21 +42,21 @@ pub struct Args {
 
 pub fn run(args: &Args, global: &Global) -> Result<ExitCode, ExitCode> {
     let (inspector, _) = args.folder.inspect(global)?;
-    let ids = choice::ids(&inspector, &[args.name], &Filter::default())?;
-    let mut found = None;
-    let looked = inspector.visit_letters(&ids, |letter| {
-        found = Some(letter);
+    let mut chosen = choice::chosen(&inspector, &[args.name], &Filter::default())?;
+    let mut found = chosen.waiting.pop().map(|letter| (letter, Place::Queue));
+    let looked = inspector.visit_letters(&chosen.ids, |letter| {
+        found = Some((letter, Place::SetAside));
         ControlFlow::Break(())
     });
     looked.map_err(|error| fail(&error))?;
-    let Some(letter) = found else {
+    let Some((letter, place)) = found else {
         terminal::fail("the dead letter does not fit its checksum");
         return Err(ExitCode::FAILURE);
     };
     if args.raw {
         return raw(&letter);
     }
-    Ok(out(&if args.json { format!("{}\n", letter::json(&letter)) } else { letter::page(&letter) }))
+    Ok(out(&if args.json { format!("{}\n", letter::json(&letter, place)) } else { letter::page(&letter, place) }))
 }
 
 fn raw(letter: &DeadLetter) -> Result<ExitCode, ExitCode> {

@@ -15,12 +15,15 @@ use crate::clock::{self, Clock};
 use crate::config::settings::{Delivery, Settings, WhenFull};
 use crate::forwarder::kafka::look;
 use crate::queue::inspect::{Inflow, Inspector, Status, received};
+use crate::queue::waiting::Found;
 use crate::reading::Received;
 
 /// How long Kafka is given to answer.
 const KAFKA: Duration = Duration::from_secs(3);
 /// What the rate of what comes in is taken over.
 const SPAN: Duration = Duration::from_secs(3600);
+/// Records that are looked through for dead letters: a moment, however many wait.
+const NEWEST: u64 = 10_000;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,7 +32,7 @@ Examples:
   meterferry queue status --no-kafka            do not ask Kafka
   meterferry queue status --path /mnt/card/var/lib/meterferry/queue
 
-Looks at a few records only, so that a year's backlog takes no longer than a day's. Kafka is asked for
+Looks at 10,000 records at most, so that a year's backlog takes no longer than a day's. Kafka is asked for
 its resume point and given 3 seconds; that it cannot be reached is said and is no error.
 
 Exit codes:
@@ -71,6 +74,8 @@ enum InKafka {
 /// Everything that is shown.
 struct Looked {
     status: Status,
+    /// Dead letters that wait in the queue.
+    letters: Found,
     live: Option<Live>,
     kafka: InKafka,
     oldest: Option<Received>,
@@ -90,6 +95,7 @@ impl Looked {
             // The agent knows of releases that are not on disk yet.
             status.release_point = status.release_point.max(live.release_point).min(status.end);
         }
+        let letters = inspector.count_waiting_letters(status.release_point, NEWEST)?;
         let mut walk = inspector.walk(Some(status.release_point), None)?;
         let mut at = |sequence| -> Result<Option<Received>, crate::queue::QueueError> {
             Ok(walk.record_at(sequence)?.map(|entry| *received(&entry.body)))
@@ -106,7 +112,7 @@ impl Looked {
         };
         let (max_size, min_free) = settings.map_or((None, 0), |it| (Some(it.queue.max_size), it.queue.min_free));
         let when_full = settings.map_or(WhenFull::Block, |settings| settings.queue.when_full);
-        Ok(Self { status, live, kafka, oldest, newest, inflow, max_size, min_free, when_full, now })
+        Ok(Self { status, letters, live, kafka, oldest, newest, inflow, max_size, min_free, when_full, now })
     }
 
     fn waiting(&self) -> u64 {
@@ -201,7 +207,7 @@ impl Looked {
             WhenFull::DropOldest => rows.push(("when full", "the oldest readings are given up".to_owned())),
             WhenFull::Thin => rows.push(("when full", "the oldest readings are thinned out".to_owned())),
         }
-        rows.push(("dead letters", status.dead_letters.map_or_else(|| "cannot be read".to_owned(), count)));
+        rows.push(("dead letters", self.letters_words()));
         rows.push(("lost to damage", lost(status)));
         if !status.set_aside.is_empty() {
             rows.push(("damaged files", status.set_aside.join(", ")));
@@ -215,6 +221,19 @@ impl Looked {
             || "-".to_owned(),
             |at| format!("{} ({} ago)", local_time(at.wall_ms), duration(clock::age(&at, &self.now))),
         )
+    }
+
+    fn letters_words(&self) -> String {
+        let set_aside = self.status.dead_letters.map_or_else(|| "cannot be read".to_owned(), count);
+        let Found { letters, looked_at, passed_over } = self.letters;
+        match (letters, passed_over) {
+            (0, _) => set_aside,
+            (1, 0) => format!("{set_aside}; 1 more waits in the queue"),
+            (more, 0) => format!("{set_aside}; {} more wait in the queue", count(more)),
+            (more, _) => {
+                format!("{set_aside}; {} more among the newest {} that wait", count(more), count(looked_at))
+            }
+        }
     }
 
     fn coming_in(&self) -> String {
@@ -279,6 +298,8 @@ impl Looked {
             "full_in_seconds": seconds(growth.full_in().filter(|_| runs)),
             "room_without_kafka_seconds": seconds(growth.room_for().filter(|_| runs)),
             "dead_letters": status.dead_letters,
+            "dead_letters_waiting": self.letters.letters,
+            "dead_letters_waiting_looked_at": self.letters.looked_at,
             "lost": status.identity.lost.iter().map(|lost| json!({"first": lost.first, "last": lost.last, "reason": lost.reason})).collect::<Vec<_>>(),
             "damaged_files": status.set_aside,
             "not_closed": status.not_closed,
@@ -360,6 +381,7 @@ mod tests {
         let live = Live { process: 123, kafka_connected: false, ..Live::default() };
         Looked {
             status,
+            letters: Found::default(),
             live: Some(live),
             kafka: InKafka::NotReached("no answer".into()),
             oldest: Some(before(40_000)),
@@ -394,6 +416,12 @@ mod tests {
     fn status_in_words() {
         let mut looked = looked();
         insta::assert_snapshot!("away", shown(&looked));
+        looked.letters = Found { letters: 6, looked_at: 10_000, passed_over: 989_000 };
+        assert_eq!(looked.letters_words(), "3; 6 more among the newest 10,000 that wait");
+        shown(&looked);
+        looked.letters.passed_over = 0;
+        assert_eq!(looked.letters_words(), "3; 6 more wait in the queue");
+        looked.letters.letters = 0;
         looked.kafka = InKafka::Point(1_001);
         if let Some(live) = &mut looked.live {
             live.kafka_connected = true;
