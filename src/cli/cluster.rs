@@ -11,16 +11,25 @@ use crate::forwarder;
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Cluster {
     /// Kafka's address, several with commas [default: kafka.bootstrap_servers, else localhost:9092]
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = servers)]
     brokers: Option<String>,
 
     /// Topic; may be given several times [default: kafka.topic and those of the sources, else sma-kafka]
-    #[arg(long, value_name = "TOPIC")]
+    #[arg(long, value_name = "TOPIC", value_parser = topic)]
     topic: Vec<String>,
 
     /// Any property of librdkafka, such as security.protocol=ssl; may be given several times
     #[arg(long, short = 'X', value_name = "KEY=VALUE", value_parser = property)]
     property: Vec<(String, String)>,
+}
+
+/// Addresses with commas between them.
+pub(super) fn servers(text: &str) -> Result<String, String> {
+    text.split(',').try_for_each(config::is_server).map(|()| text.to_owned())
+}
+
+fn topic(text: &str) -> Result<String, String> {
+    config::is_kafka_topic(text).map(|()| text.to_owned())
 }
 
 fn property(text: &str) -> Result<(String, String), String> {
@@ -69,6 +78,8 @@ impl Cluster {
         }
         if !self.topic.is_empty() {
             address.topics.clone_from(&self.topic);
+            address.topics.sort_unstable();
+            address.topics.dedup();
         }
         address.properties.extend(self.property.iter().cloned());
         Ok(address)

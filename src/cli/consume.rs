@@ -55,7 +55,7 @@ pub struct Args {
     cluster: Cluster,
 
     /// Consumer group
-    #[arg(long, default_value = "meterferry-consume")]
+    #[arg(long, default_value = "meterferry-consume", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     group: String,
 
     /// Where to begin: beginning, end, a time (RFC 3339) or an offset [default: where the group left off, else the

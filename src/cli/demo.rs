@@ -86,7 +86,7 @@ pub struct Args {
     interval: Duration,
 
     /// A real Kafka instead of the stand-in, without TLS and login: exactly once, topics of its own, deleted at the end
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = super::cluster::servers)]
     kafka: Option<String>,
 
     /// A real MQTT broker between adapters and agent, without TLS and login

@@ -331,7 +331,7 @@ impl Reader {
         let begin = Instant::now();
         let fail = |why: String| ReadError::Topic { topic: topic.to_owned(), why };
         let ids = loop {
-            let why = match self.uncommitted.fetch_metadata(Some(topic), SLICE) {
+            let why = match self.uncommitted.fetch_metadata(Some(topic), begin.elapsed().clamp(SLICE, QUESTION)) {
                 Ok(metadata) => match metadata.topics().first() {
                     Some(found) if found.error().is_none() && !found.partitions().is_empty() => {
                         break found.partitions().iter().map(|partition| partition.id()).collect::<Vec<_>>();

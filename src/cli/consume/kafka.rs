@@ -89,7 +89,16 @@ impl Group {
                 (Some(next), _) => Offset::Offset(*next),
                 (None, From::Beginning) => Offset::Beginning,
                 (None, From::End) => Offset::End,
-                (None, From::Offset(offset)) => Offset::Offset(offset),
+                (None, From::Offset(offset)) => {
+                    let (low, high) = consumer.fetch_watermarks(&key.0, key.1, LOOKUP)?;
+                    let there = offset.clamp(low, high.max(low));
+                    if there != offset {
+                        let (topic, partition) = &key;
+                        let news = format!("{topic}/{partition} has offsets {low} to {high}: reading from {there}");
+                        self.state().news.push_back(news);
+                    }
+                    Offset::Offset(there)
+                }
                 (None, From::Time(time)) => {
                     fresh.add_partition_offset(&key.0, key.1, Offset::Offset(time.as_millisecond()))?;
                     continue;

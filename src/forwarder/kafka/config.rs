@@ -18,7 +18,7 @@ const BUFFERED_MESSAGES: usize = 3_000;
 /// The library's own words.
 pub fn takes_property(name: &str, value: &str) -> Result<(), String> {
     match ClientConfig::new().set(name, value).create_native_config() {
-        Err(KafkaError::ClientConfig(_, why, ..)) => Err(why),
+        Err(KafkaError::ClientConfig(_, why, ..)) => Err(why.trim().to_owned()),
         Err(other) => Err(other.to_string()),
         Ok(_) => Ok(()),
     }
