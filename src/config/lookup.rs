@@ -30,31 +30,31 @@ pub fn main_file(explicit: Option<&Path>, environment: &Environment, report: &mu
     found.cloned()
 }
 
-/// All tables: those of `main`, with those of `conf.d` beside it laid over them. None where a file cannot be read
+/// All tables: those of `main`, with those of `conf.d` beside it laid over them. None where `main` cannot be read
 /// (reported): what it might say is not missing.
 pub fn tables(main: &Path, report: &mut Report) -> Option<Table> {
-    let mut root = file(main, report);
+    let mut root = file(main, true, report);
     for path in drop_ins(main, report) {
-        let later = file(&path, report);
+        let later = file(&path, false, report);
         if let (Some(root), Some(later)) = (&mut root, later) {
             root.overlay(later);
-        } else {
-            root = None;
         }
     }
     root
 }
 
-fn file(path: &Path, report: &mut Report) -> Option<Table> {
+fn file(path: &Path, main: bool, report: &mut Report) -> Option<Table> {
     let number = report.file(path);
     let place = Place { file: number, line: 0 };
     match files::read(path) {
         Ok(content) => Some(raw::parse(&content, number, report)),
         Err(error) => {
             let hint = match error.kind() {
-                io::ErrorKind::NotFound => "name the file with --config FILE",
+                io::ErrorKind::NotFound if main => "name the file with --config FILE",
+                io::ErrorKind::NotFound => "remove the link, or put there what it leads to",
                 io::ErrorKind::PermissionDenied => "run as the user meterferry, or as root",
-                _ => "",
+                _ if main => "name a file with --config FILE",
+                _ => "every *.toml in conf.d is read: give it another ending, or move it away",
             };
             report.error(place, format!("cannot be read: {error}"), hint);
             None
@@ -70,7 +70,8 @@ fn drop_ins(main: &Path, report: &mut Report) -> Vec<PathBuf> {
         Ok(entries) => entries.into_iter().map(|entry| entry.path()).collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
         Err(error) => {
-            report.error_elsewhere(format!("{} cannot be read: {error}", folder.display()), "");
+            let hint = "it is a folder that the agent's user may read, or not there";
+            report.error_elsewhere(format!("{} cannot be read: {error}", folder.display()), hint);
             return Vec::new();
         }
     };

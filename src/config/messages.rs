@@ -414,6 +414,14 @@ fn files() {
             ("conf.d/.hidden.toml", "rubbish"),
         ]),
     );
+    show(
+        "what cannot be read in conf.d hides nothing",
+        said(&[
+            ("meterferry.toml", &main),
+            ("conf.d/10.toml/x", ""),
+            ("conf.d/20.toml", "[queue]\nmax_size = \"1 B\"\n"),
+        ]),
+    );
     let sasl = "[kafka.sasl]\nmechanism = \"SCRAM-SHA-256\"\nusername = \"u\"\npassword_file = \"secret\"\n";
     let file = format!("{SERVERS}{sasl}{SOURCE}");
     show("an empty secret", said(&[("meterferry.toml", &file), ("secret", "\n")]));

@@ -162,6 +162,8 @@ impl DeadLetters {
     pub(super) fn open(&self) -> Result<Database, SegmentError> {
         guarded(&self.path, || {
             if self.folder.has(&self.path)? {
+                // The fault before may have been that of naming it.
+                self.folder.sync()?;
                 return open_for_writing(&self.folder, &self.path, CACHE);
             }
             self.create(std::iter::empty())

@@ -26,6 +26,8 @@ impl Store {
         }
         let wreck = Wreck::look_through(&self.folder, first, self.next_of_ours(first), self.identity.origin)?;
         let kept = wreck.sequences(until);
+        // Where a foreign file stands behind it, its name says nothing about where this one ends.
+        let is_empty = wreck.sequences(u64::MAX).is_empty();
         let known_end = if is_newest {
             kept.last().map_or(first, |last| last + 1).max(state.end).max(self.next).max(self.identity.newest)
         } else {
@@ -36,13 +38,13 @@ impl Store {
         let lost = if thinned {
             // What was thinned before cannot be told from what is lost now.
             vec![Lost { first, last: resume - 1, reason: "thinned, and damaged on the disk since".to_owned() }]
-        } else if kept.is_empty() {
+        } else if is_empty {
             holes(first, resume, &self.found_before(first, resume))
         } else {
             holes(first, resume, &kept)
         };
         self.lose(lost, known_end)?;
-        let set_aside = if kept.is_empty() {
+        let set_aside = if is_empty {
             // It may not even be ours, and then its name says nothing about where the one before it ends.
             self.shared.change(|state| {
                 state.segments.remove(&first);

@@ -3,6 +3,7 @@
 //! librdkafka's calls block in C, so everything here blocks too, and belongs on the forwarder's own thread. Waits that can
 //! be cut into slices are: between slices the watchdog is fed and a stop is looked for.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -174,11 +175,24 @@ impl Cluster for Broker {
         let reader: BaseConsumer<Ears> = config::reader(&self.settings, &self.agent_id, group)
             .create_with_context(Ears::default())
             .map_err(|error| failure(Call::Configure, &error))?;
-        for topic in &self.topics {
-            self.see_to(&reader, topic, self.settings.partitions)?;
+        let resume: Option<Arc<str>> =
+            (self.settings.delivery == Delivery::ExactlyOnce).then(|| self.settings.resume_topic.as_str().into());
+        let topics = self.topics.iter().map(|topic| (topic, self.settings.partitions));
+        let mut missing: Option<Failure> = None;
+        for (topic, partitions) in topics.chain(resume.as_ref().map(|topic| (topic, 1))) {
+            match (self.see_to(&reader, topic, partitions), &mut missing) {
+                (Ok(()), _) => {}
+                // All that somebody has to make are named together.
+                (Err(failure), None) if failure.code == Code::UnknownTopicOrPartition => missing = Some(failure),
+                (Err(failure), Some(first)) if failure.code == Code::UnknownTopicOrPartition => {
+                    let _ = write!(first.detail, "; nor does {topic}");
+                }
+                (Err(failure), None) => return Err(failure),
+                (Err(_), Some(_)) => break,
+            }
         }
-        if self.settings.delivery == Delivery::ExactlyOnce {
-            self.see_to(&reader, &self.settings.resume_topic.as_str().into(), 1)?;
+        if let Some(missing) = missing {
+            return Err(missing);
         }
         Ok(Box::new(Link::new(
             Arc::clone(&self.settings),
