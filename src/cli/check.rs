@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 
 use super::{EX_CONFIG, Global, out, terminal};
+use crate::config::machine::Machine;
 use crate::config::settings::{Settings, Source};
 use crate::config::{self, Environment, Loaded, Problem, Problems};
+use crate::queue::inspect::Inspector;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -81,7 +83,14 @@ fn write_problem(out: &mut impl Write, style: Style, word: &str, problem: &Probl
     }
 }
 
-/// Files read, sources, queue and cluster in one line.
+/// As the agent calls itself: what is configured, or what its queue says, or what it will be called at its first start.
+fn agent_id(settings: &Settings) -> String {
+    let of_queue = || Inspector::open(&settings.queue.path).ok().map(|queue| queue.identity().agent_id.clone());
+    let configured = settings.agent.id.clone();
+    configured.or_else(of_queue).unwrap_or_else(|| Machine::here().default_agent_id())
+}
+
+/// Files read, the agent's id, sources, queue and cluster in one line.
 fn summary(loaded: &Loaded) -> String {
     let Settings { queue, kafka, sources, .. } = &loaded.settings;
     let topics = loaded.settings.kafka_topics();
@@ -91,7 +100,9 @@ fn summary(loaded: &Loaded) -> String {
         [] => "no Kafka".to_owned(),
         servers => format!("Kafka {} topic {}, {}", servers.join(","), topics.join(", "), kafka.delivery.word()),
     };
-    format!("{}: {} -> {} -> {kafka}", files.join(", "), sources.join(", "), queue.path.display())
+    let agent = agent_id(&loaded.settings);
+    let queue = queue.path.display();
+    format!("{}: agent {agent}, {} -> {queue} -> {kafka}", files.join(", "), sources.join(", "))
 }
 
 #[cfg(test)]
@@ -115,17 +126,16 @@ mod tests {
         assert!(colored.len() > plain.len());
     }
 
-    /// A right file is told in one line: where from, what is read, where it goes.
+    /// A right file is told in one line: where from, who reads what, where it goes.
     #[test]
     fn summary_in_one_line() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join("meterferry.toml");
-        let text =
-            "[kafka]\nbootstrap_servers = [\"k:9092\"]\n[[source]]\nname = \"sma\"\ntype = \"mqtt\"\nhost = \"::1\"\n";
+        let text = "[agent]\nid = \"pi-1\"\n[kafka]\nbootstrap_servers = [\"k:9092\"]\n[[source]]\nname = \"sma\"\ntype = \"mqtt\"\nhost = \"::1\"\n";
         std::fs::write(&file, text).expect("write");
         let environment = Environment::of(folder.path(), [("STATE_DIRECTORY", "/var/lib/meterferry")]);
         let loaded = config::load(Some(&file), &environment).expect("a right file");
         let summary = summary(&loaded).replace(&*folder.path().to_string_lossy(), "/etc/meterferry");
-        insta::assert_snapshot!(summary, @"/etc/meterferry/meterferry.toml: sma (mqtt [::1]:1883 sma) -> /var/lib/meterferry/queue -> Kafka k:9092 topic sma-kafka, exactly-once");
+        insta::assert_snapshot!(summary, @"/etc/meterferry/meterferry.toml: agent pi-1, sma (mqtt [::1]:1883 sma) -> /var/lib/meterferry/queue -> Kafka k:9092 topic sma-kafka, exactly-once");
     }
 }

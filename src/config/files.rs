@@ -73,7 +73,7 @@ fn named(section: &mut Section, report: &mut Report, key: &str, around: Around<'
                 io::ErrorKind::PermissionDenied => {
                     "let the user that meterferry runs as read it, or use systemd's LoadCredential=".to_owned()
                 }
-                _ => String::new(),
+                _ => "name a file that can be read".to_owned(),
             };
             report.error(place, format!("{label}: {} cannot be read: {error}", found.display()), hint);
             Taken::Wrong
@@ -209,7 +209,11 @@ fn pem(
             Ok(()) => Taken::Value(Given { place, value: path }),
             Err(error) => {
                 let label = format!("{} is {}", section.path_of(key), path.display());
-                report.error(place, format!("{label}: must be {what} in PEM, and {error}"), "");
+                report.error(
+                    place,
+                    format!("{label}: must be {what} in PEM, and {error}"),
+                    "PEM begins with -----BEGIN; openssl makes it of other forms",
+                );
                 Taken::Wrong
             }
         },

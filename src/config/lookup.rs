@@ -81,7 +81,10 @@ fn drop_ins(main: &Path, report: &mut Report) -> Vec<PathBuf> {
     });
     paths.sort();
     if paths.len() > MOST {
-        report.error_elsewhere(format!("{} holds {} files: at most {MOST}", folder.display(), paths.len()), "");
+        report.error_elsewhere(
+            format!("{} holds {} files: at most {MOST}", folder.display(), paths.len()),
+            "join some of them",
+        );
         paths.truncate(MOST);
     }
     paths

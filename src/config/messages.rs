@@ -20,6 +20,11 @@ fn said(files: &[(&str, &str)]) -> String {
         Ok(loaded) => loaded.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect::<String>() + "ok",
         Err(problems) => problems.to_string(),
     };
+    let mut lines = said.lines().peekable();
+    while let Some(line) = lines.next() {
+        let cured = lines.peek().is_some_and(|next| next.starts_with("  hint: "));
+        assert!(cured || !line.starts_with("error: "), "each error has its cure: {line}");
+    }
     said.replace(&format!("{}/", folder.path().display()), "")
 }
 

@@ -197,7 +197,7 @@ fn syntax_error(
             "a table's name stands alone in its line: [NAME], or [[source]] for each source".to_owned()
         }
         message if message.starts_with("key with no value") => "write KEY = VALUE, or put a # before it".to_owned(),
-        _ => String::new(),
+        _ => "write KEY = VALUE, texts in quotes, lists in [ ]".to_owned(),
     };
     report.error(Place { file, line }, format!("not TOML: {message}"), hint);
 }

@@ -105,12 +105,14 @@ impl Section {
         match read(&item.value) {
             Ok(value) => Taken::Value(Given { place: item.place, value }),
             Err((what, hint)) => {
+                let hint = if hint.is_empty() { default_hint(key) } else { hint };
                 report.error(item.place, format!("{} is {}: {what}", self.path_of(key), item.value.shown()), hint);
                 Taken::Wrong
             }
         }
     }
 
+    /// A string.
     pub fn text(&mut self, report: &mut Report, key: &str) -> Taken<String> {
         self.read(report, key, |value| match value {
             Value::Text(text) => Ok(text.clone()),
@@ -136,7 +138,10 @@ impl Section {
             Value::Text(text) if text.trim().parse::<i64>().is_ok_and(|number| range.contains(&number)) => {
                 Err((limits, format!("write {key} = {}, without quotes", text.trim())))
             }
-            _ => Err((limits, String::new())),
+            Value::Integer(_, Some(number)) => {
+                Err((limits, format!("for example {key} = {}", (*number).clamp(*range.start(), *range.end()))))
+            }
+            _ => Err((limits, format!("for example {key} = {}", range.start()))),
         })
     }
 
@@ -385,5 +390,13 @@ fn quote_hint(key: &str, value: &Value) -> String {
             format!("write {key} = {}, without brackets", items[0].value.shown())
         }
         _ => String::new(),
+    }
+}
+/// The cure where nothing better is known.
+pub fn default_hint(key: &str) -> String {
+    match key {
+        "name" => "for example name = \"sma\"".to_owned(),
+        "type" => "for example type = \"mqtt\"".to_owned(),
+        _ => "correct it, or remove the line: then the default holds".to_owned(),
     }
 }

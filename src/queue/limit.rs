@@ -13,10 +13,10 @@ pub(super) struct Limit {
 /// Why there is no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NoRoom {
-    #[error("the queue takes {used} bytes, queue.max_size is {limit}")]
-    MaxSize { used: u64, limit: u64 },
-    #[error("the file system has {free} bytes free, queue.min_free is {limit}")]
-    MinFree { free: u64, limit: u64 },
+    #[error("the queue takes {used} bytes, {needed} are kept for the next commit, queue.max_size is {limit}")]
+    MaxSize { used: u64, needed: u64, limit: u64 },
+    #[error("the file system has {free} bytes free, {needed} are kept for the next commit, queue.min_free is {limit}")]
+    MinFree { free: u64, needed: u64, limit: u64 },
 }
 
 impl Limit {
@@ -25,10 +25,10 @@ impl Limit {
     pub fn allows(&self, used: u64, active: u64, free: u64, more: u64) -> Result<(), NoRoom> {
         let needed = more.saturating_mul(2).saturating_add(COMMIT_OVERHEAD).saturating_add(active);
         if used.saturating_add(needed) > self.max_size {
-            return Err(NoRoom::MaxSize { used, limit: self.max_size });
+            return Err(NoRoom::MaxSize { used, needed, limit: self.max_size });
         }
         if free < self.min_free.saturating_add(needed) {
-            return Err(NoRoom::MinFree { free, limit: self.min_free });
+            return Err(NoRoom::MinFree { free, needed, limit: self.min_free });
         }
         Ok(())
     }

@@ -189,7 +189,12 @@ fn speaks_mqtt(bytes: &[u8]) -> Result<bool, FrameError> {
     }
     let (name, level) = (&bytes[..name_length], bytes[name_length]);
     if name == b"MQTT" && level == 4 {
-        return Ok(true);
+        return match bytes.get(name_length + 1) {
+            None => Ok(false),
+            // The reserved flag (MQTT 3.1.1, 3.1.2.3).
+            Some(flags) if flags & 1 != 0 => Err(PacketError::InvalidProtocol.into()),
+            Some(_) => Ok(true),
+        };
     }
     Err(FrameError::Version { name: String::from_utf8_lossy(name).into_owned(), level })
 }

@@ -198,10 +198,12 @@ impl Looked {
         let kept = if self.min_free > 0 { format!("; {} stay free", bytes(self.min_free)) } else { String::new() };
         rows.push(("free on the disk", format!("{}{kept}", bytes(status.free_bytes))));
         let runs = self.live.is_some() || status.running;
-        rows.push((
-            "full",
-            if runs { self.growth().words(now) } else { "not while the agent does not run".to_owned() },
-        ));
+        let full = match &self.live {
+            Some(live) if live.blocked => "now".to_owned(),
+            _ if runs => self.growth().words(now),
+            _ => "not while the agent does not run".to_owned(),
+        };
+        rows.push(("full", full));
         match self.when_full {
             WhenFull::Block => {}
             WhenFull::DropOldest => rows.push(("when full", "the oldest readings are given up".to_owned())),

@@ -128,7 +128,7 @@ fn server_hint(server: &str) -> String {
         let host = if bracketed { format!("[{server}]") } else { server.to_owned() };
         return format!("write \"{host}:9092\"");
     }
-    String::new()
+    "for example \"kafka.lan:9092\"".to_owned()
 }
 
 fn idempotence(section: &mut Section, delivery: Delivery, report: &mut Report) -> bool {

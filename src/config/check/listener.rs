@@ -90,7 +90,7 @@ fn logins(section: &mut Section, around: Around<'_>, report: &mut Report) -> Log
         meant = true;
         let place = user.place();
         if index == USERS {
-            report.error(place, format!("source.users has one too many: at most {USERS}"), "");
+            report.error(place, format!("source.users has one too many: at most {USERS}"), "adapters may share a user");
             break;
         }
         match files::login(&mut user, report, around) {

@@ -6,7 +6,7 @@ use super::files::Around;
 use super::names;
 use super::problem::{Place, Report};
 use super::raw::{Table, quoted};
-use super::section::{Given, Section, Taken};
+use super::section::{Given, Section, Taken, default_hint};
 use super::settings::{Agent, Settings};
 
 pub use kafka::{COMPRESSION, MECHANISMS};
@@ -66,7 +66,8 @@ fn legal(
     match rule(&value) {
         Ok(()) => Some(value),
         Err(what) => {
-            report.error(place, format!("{path} is {}: {what}", quoted(&value)), "");
+            let hint = default_hint(path.rsplit('.').next().unwrap_or(path));
+            report.error(place, format!("{path} is {}: {what}", quoted(&value)), hint);
             None
         }
     }

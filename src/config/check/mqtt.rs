@@ -134,7 +134,7 @@ fn host(section: &mut Section, report: &mut Report) -> String {
             let hint = match names::host_and_port(bare) {
                 Ok((host, port)) => format!("write host = {} and port = {port}", quoted(&host)),
                 Err(_) if bare != given.value && names::host(bare).is_ok() => format!("write host = {}", quoted(bare)),
-                Err(_) => String::new(),
+                Err(_) => "for example host = \"broker.lan\"".to_owned(),
             };
             report.error(given.place, format!("source.host is {}: {what}", quoted(&given.value)), hint);
             given.value

@@ -75,7 +75,7 @@ pub fn check(kafka: &mut Section, report: &mut Report) -> Vec<(String, String)> 
             properties.push((key, value));
         } else {
             let message = format!("kafka.properties.{} is one too many: at most {MOST} properties", quoted(&key));
-            report.error(place, message, "");
+            report.error(place, message, "remove those that you do not need");
         }
     }
     properties

@@ -148,7 +148,11 @@ fn path(section: &mut Section, around: Around<'_>, report: &mut Report) -> PathB
         return PathBuf::new();
     };
     if path.exists() && !path.is_dir() {
-        report.error(place, format!("queue.path is {}: {} is no folder", quoted(&value), path.display()), "");
+        report.error(
+            place,
+            format!("queue.path is {}: {} is no folder", quoted(&value), path.display()),
+            "name a folder: it is made where it is not there",
+        );
     }
     path
 }

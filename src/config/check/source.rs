@@ -37,7 +37,11 @@ pub fn check(root: &mut Section, kafka: &Kafka, queue: &Queue, around: Around<'_
     let mut found: Vec<Found> = Vec::new();
     for (index, section) in root.tables(report, "source", "source").into_iter().enumerate() {
         if index == MOST {
-            report.error(section.place(), format!("[[source]] is one too many: at most {MOST} sources"), "");
+            report.error(
+                section.place(),
+                format!("[[source]] is one too many: at most {MOST} sources"),
+                "run a second agent, with a queue of its own",
+            );
             break;
         }
         found.push(one(section, queue, around, report));
