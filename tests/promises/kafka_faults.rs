@@ -591,8 +591,7 @@ fn at_least_once_keeps_the_order() {
 #[ignore = "needs Mosquitto and Kafka: run tests/run"]
 fn whatever_is_wrong_is_waited_for() {
     let kafka = Kafka::shared();
-    let cases: [(&str, &[&str], &str); 5] = [
-        ("property", &["[kafka.properties]\n\"no.such.property\" = \"1\""], "no.such.property"),
+    let cases: [(&str, &[&str], &str); 4] = [
         ("host", &["bootstrap_servers = [\"no-such-host.invalid:9092\"]"], "no-such-host.invalid"),
         ("tls", &["[kafka.tls]"], "PLAINTEXT broker listener"),
         ("limit", &["transaction_timeout = \"15min\"", "request_timeout = \"3s\""], "transaction.max.timeout.ms"),

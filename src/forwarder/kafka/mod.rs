@@ -34,7 +34,7 @@ pub use topics::Administrator;
 const SLICE: Duration = Duration::from_millis(500);
 
 /// The longest: a stop has to wait for it.
-const LONGEST_SLICE: Duration = Duration::from_secs(8);
+const LONGEST_SLICE: Duration = Duration::from_secs(4);
 
 /// The next slice of a wait that began at `begun`. An answer that comes after its slice is lost, and asked for again: where
 /// the way to Kafka and back is longer than the first slice, only a longer one hears it.
