@@ -215,7 +215,7 @@ impl Agent {
         let is_mqtt = |source: &Source| matches!(source.interface, Interface::Mqtt(_));
         let there = |name: &str| self.settings.sources.iter().any(|source| &*source.name == name && is_mqtt(source));
         for (name, filters) in recovered.filters.iter().filter(|(name, filters)| !there(name) && !filters.is_empty()) {
-            let client_id = format!("meterferry-{}-{name}", recovered.agent_id);
+            let client_id = client_id(&recovered.agent_id, name);
             warn!(
                 source = %name,
                 ?filters,
@@ -256,7 +256,7 @@ impl Agent {
         });
         let mqtt = MqttSource {
             name: Arc::clone(&source.name),
-            client_id: settings.client_id.clone().unwrap_or_else(|| format!("meterferry-{agent_id}-{}", source.name)),
+            client_id: settings.client_id.clone().unwrap_or_else(|| client_id(agent_id, &source.name)),
             settings,
             metrics,
             raws,
@@ -495,6 +495,11 @@ fn window(settings: &Settings, source: &Source) -> usize {
             one.min(ADAPTER_WINDOW.max(listener.max_unacknowledged)) * listener.max_clients
         }
     }
+}
+
+/// Under which an `mqtt` source keeps its session at the broker, where the configuration names no other.
+fn client_id(agent_id: &str, source: &str) -> String {
+    format!("meterferry-{agent_id}-{source}")
 }
 
 /// One line: what is read, where it is queued, where it is sent.

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::units::count;
 use super::{Global, fail, load};
 use crate::config::settings::Settings;
 use crate::queue::inspect::Inspector;
+use crate::queue::walk::Walk;
 
 mod export;
 mod forecast;
@@ -61,6 +63,11 @@ impl Folder {
             Err(error) => Err(fail(&error)),
         }
     }
+}
+
+/// What is said where a walk was to begin beyond the queue's end.
+fn nothing_from(from: u64, walk: &Walk) -> String {
+    format!("Nothing is there from {} on: the queue ends with {}.", count(from), count(walk.end().saturating_sub(1)))
 }
 
 pub fn run(command: Command, global: &Global) -> ExitCode {

@@ -44,7 +44,6 @@ struct Sample {
 /// with its date, counts what is lost and hands it out as a gap.
 #[test]
 fn damage_is_noticed_contained_and_told() {
-    strands::quiet_panics();
     let strands = scale(10_000, 50_000) / STRAND;
     let salvaged = AtomicU64::new(0);
     strands::run(strands, |strand, random| {

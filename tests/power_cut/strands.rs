@@ -1,6 +1,5 @@
 //! Independent random histories, played on all processors, each from a seed of its own.
 
-use std::panic;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rand::SeedableRng;
@@ -38,17 +37,4 @@ fn log() {
     let silent = tracing_subscriber::filter::LevelFilter::OFF.into();
     let filter = tracing_subscriber::EnvFilter::builder().with_default_directive(silent).from_env_lossy();
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
-}
-
-/// Panics of the database over damaged pages are caught by the queue, and are no news.
-pub fn quiet_panics() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        let usual = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if info.location().is_none_or(|location| !location.file().contains("/redb-")) {
-                usual(info);
-            }
-        }));
-    });
 }

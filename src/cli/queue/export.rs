@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use tempfile::NamedTempFile;
 
-use super::Folder;
 use super::record::find_json;
+use super::{Folder, nothing_from};
 use crate::agent::live;
 use crate::cli::progress::{Progress, Unit};
 use crate::cli::units::count;
@@ -78,11 +78,7 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, ExitCode> {
         return Err(ExitCode::from(2));
     }
     if let Some(from) = args.from.filter(|from| *from >= walk.end()) {
-        terminal::say(format_args!(
-            "Nothing is there from {} on: the queue ends with {}.",
-            count(from),
-            count(walk.end().saturating_sub(1))
-        ));
+        terminal::say(nothing_from(from, &walk));
     }
     let (limit, queue_id) = (args.limit.unwrap_or(u64::MAX), inspector.identity().queue_id());
     let done = match &args.output {

@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use super::Folder;
 use super::record::{find_json, preview};
+use super::{Folder, nothing_from};
 use crate::agent::live;
 use crate::cli::terminal::printable;
-use crate::cli::units::{bytes, count, local_time};
+use crate::cli::units::{bytes, local_time};
 use crate::cli::{Global, fail, out};
 use crate::daily::date_of;
 use crate::queue::inspect::received;
@@ -65,11 +65,7 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, ExitCode> {
     if finds.is_empty() {
         return Ok(out(&match args.from {
             None => "Nothing waits.\n".to_owned(),
-            Some(from) => format!(
-                "Nothing is there from {} on: the queue ends with {}.\n",
-                count(from),
-                count(walk.end().saturating_sub(1))
-            ),
+            Some(from) => format!("{}\n", nothing_from(from, &walk)),
         }));
     }
     Ok(out(&table(&finds)))
