@@ -153,11 +153,17 @@ struct View {
     foreign: u64,
 }
 
+/// Of the terminal that standard output is; none: it is none.
+fn columns() -> Option<usize> {
+    let width = || terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0));
+    io::stdout().is_terminal().then(width)
+}
+
 impl View {
     fn new(args: &Args, out: AutoStream<Stdout>) -> Self {
         Self {
             out: BufWriter::new(out),
-            table: (!args.json).then(|| Table::new(io::stdout().is_terminal())),
+            table: (!args.json).then(|| Table::new(columns())),
             repeats: Repeats::default(),
             keep_repeats: args.repeats,
             limit: args.count,

@@ -18,9 +18,40 @@ const DEVICE: (usize, usize) = (12, 32);
 /// Characters of a foreign value that are shown.
 const SNIPPET: usize = 60;
 
+/// What a row shows; a narrow terminal gets less of it, and no row is broken.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    /// As strftime(3) writes it, and its characters.
+    time: (&'static str, usize),
+    energy: bool,
+    /// Characters that a device's name may take.
+    device: usize,
+}
+
+impl Layout {
+    /// For a terminal of so many columns; none: for a file.
+    fn of(columns: Option<usize>) -> Self {
+        const CHOICES: [(&str, usize, bool); 4] = [
+            ("%Y-%m-%d %H:%M:%S", 19, true),
+            ("%m-%d %H:%M:%S", 14, true),
+            ("%H:%M:%S", 8, true),
+            ("%H:%M:%S", 8, false),
+        ];
+        let columns = columns.unwrap_or(usize::MAX);
+        // Two power columns, then two of energy, each with its distance; and the distance of the device.
+        let rest = |width: usize, energy: bool| width + 2 + 22 + if energy { 28 } else { 0 };
+        let fits = |(_, width, energy): &&(&str, usize, bool)| rest(*width, *energy) + DEVICE.0 <= columns;
+        let &(time, width, energy) = CHOICES.iter().find(fits).unwrap_or(&CHOICES[CHOICES.len() - 1]);
+        let device = columns.saturating_sub(rest(width, energy)).clamp(1, DEVICE.1);
+        Self { time: (time, width), energy, device }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Table {
     zone: TimeZone,
+    layout: Layout,
+    columns: Option<usize>,
     device_width: usize,
     /// Whether the header comes again.
     paged: bool,
@@ -28,18 +59,20 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Times are local; `paged` repeats the header.
-    pub(super) fn new(paged: bool) -> Self {
-        Self::with_zone(TimeZone::system(), paged)
+    /// Times are local. A terminal of so many `columns` gets rows that fit and the header again and again.
+    pub(super) fn new(columns: Option<usize>) -> Self {
+        Self::with_zone(TimeZone::system(), columns)
     }
 
-    fn with_zone(zone: TimeZone, paged: bool) -> Self {
-        Self { zone, device_width: DEVICE.0, paged, rows: 0 }
+    fn with_zone(zone: TimeZone, columns: Option<usize>) -> Self {
+        let layout = Layout::of(columns);
+        let device_width = DEVICE.0.min(layout.device);
+        Self { zone, layout, columns, device_width, paged: columns.is_some(), rows: 0 }
     }
 
     pub(super) fn write(&mut self, out: &mut impl Write, record: &Record, content: &Content) -> io::Result<()> {
         let device = String::from_utf8_lossy(record.key.as_deref().unwrap_or(b"-"));
-        let device = printable(&device, DEVICE.1);
+        let device = printable(&device, self.layout.device);
         let wider = device.chars().count() > self.device_width;
         self.device_width = self.device_width.max(device.chars().count());
         if self.rows == 0 || (self.paged && (wider || self.rows.is_multiple_of(PAGE))) {
@@ -50,25 +83,31 @@ impl Table {
         let time = self.time(record);
         match content {
             Content::Reading(reading) => self.reading(out, &time, &device, reading),
-            Content::Gap(gap) => writeln!(out, "{time}  {WARNING}{}{WARNING:#}", missing(gap)),
-            Content::Receipt(receipt) => writeln!(out, "{time}  {DIM}{}{DIM:#}", covered(receipt)),
+            Content::Gap(gap) => writeln!(out, "{time}  {WARNING}{}{WARNING:#}", self.cut(missing(gap), 0)),
+            Content::Receipt(receipt) => writeln!(out, "{time}  {DIM}{}{DIM:#}", self.cut(covered(receipt), 0)),
             Content::Other => self.other(out, &time, &device, record),
         }
     }
 
     fn header(&self, out: &mut impl Write) -> io::Result<()> {
-        let width = self.device_width;
-        writeln!(
-            out,
-            "{HEADER}{:<19}  {:<width$}  {:>9}  {:>9}  {:>12}  {:>12}{HEADER:#}",
-            "time", "device", "in W", "out W", "in kWh", "out kWh"
-        )
+        let (width, time) = (self.device_width, self.layout.time.1);
+        let energy = if self.layout.energy { format!("  {:>12}  {:>12}", "in kWh", "out kWh") } else { String::new() };
+        let (device, import, export) = ("device", "in W", "out W");
+        writeln!(out, "{HEADER}{:<time$}  {device:<width$}  {import:>9}  {export:>9}{energy}{HEADER:#}", "time")
+    }
+
+    /// What stands behind the time, and `taken` more characters, in the room that is left.
+    fn cut(&self, text: String, taken: usize) -> String {
+        match self.columns {
+            None => text,
+            Some(columns) => printable(&text, columns.saturating_sub(self.layout.time.1 + 2 + taken).max(1)),
+        }
     }
 
     fn time(&self, record: &Record) -> String {
         match record.time() {
-            Some(time) => time.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
-            None => format!("{:<19}", "-"),
+            Some(time) => time.to_zoned(self.zone.clone()).strftime(self.layout.time.0).to_string(),
+            None => format!("{:<width$}", "-", width = self.layout.time.1),
         }
     }
 
@@ -77,14 +116,13 @@ impl Table {
         let import = reading.number(1, 7, 0).or(net.map(|net| net.max(0.0)));
         let export = reading.number(2, 7, 0).or(net.map(|net| (-net).max(0.0)));
         let energy = |d| cell(reading.number(d, 8, 0).map(|wh| wh / 1000.0), 3);
+        let energy = if self.layout.energy { format!("  {:>12}  {:>12}", energy(1), energy(2)) } else { String::new() };
         let (import_style, export_style) = (style(import, IN), style(export, OUT));
         writeln!(
             out,
-            "{time}  {device:<width$}  {import_style}{:>9}{import_style:#}  {export_style}{:>9}{export_style:#}  {:>12}  {:>12}",
+            "{time}  {device:<width$}  {import_style}{:>9}{import_style:#}  {export_style}{:>9}{export_style:#}{energy}",
             cell(import, 0),
             cell(export, 0),
-            energy(1),
-            energy(2),
             width = self.device_width
         )
     }
@@ -98,7 +136,8 @@ impl Table {
             Ok(text) if !text.is_empty() => format!(": {}", printable(text, SNIPPET)),
             _ => String::new(),
         };
-        writeln!(out, "{time}  {device:<width$}  {DIM}{} bytes{text}{DIM:#}", value.len())
+        let text = self.cut(format!("{} bytes{text}", value.len()), width + 2);
+        writeln!(out, "{time}  {device:<width$}  {DIM}{text}{DIM:#}")
     }
 }
 
@@ -137,8 +176,8 @@ mod tests {
         r#""1-0:2.7.0":{"value":0,"time":1697623015},"name":"90296857","sma_time":2435.7}"#
     );
 
-    fn shown(records: &[Record], paged: bool) -> String {
-        let mut table = Table::with_zone(TimeZone::fixed(jiff::tz::offset(2)), paged);
+    fn shown(records: &[Record], columns: Option<usize>) -> String {
+        let mut table = Table::with_zone(TimeZone::fixed(jiff::tz::offset(2)), columns);
         let mut out = anstream::StripStream::new(Vec::new());
         for record in records {
             table.write(&mut out, record, &record.content()).expect("written");
@@ -167,7 +206,7 @@ mod tests {
             Record { key: None, value: None, timestamp_ms: None, ..record("", "", &[]) },
             Record { value: Some(vec![0xff; 3]), ..record("90296857", "", &[]) },
         ];
-        insta::assert_snapshot!(shown(&records, false), @r"
+        insta::assert_snapshot!(shown(&records, None), @r"
         time                 device             in W      out W        in kWh       out kWh
         2023-10-18 11:56:55  90296857             40          0        83.403        16.564
         2023-10-18 11:56:55  the flat on the third floor, le…          0        894             -             -
@@ -185,7 +224,26 @@ mod tests {
     #[test]
     fn a_terminal_gets_the_header_again() {
         let records = vec![record("k", DOCUMENT, &[]); 61];
-        assert_eq!(shown(&records, true).matches("in kWh").count(), 3);
-        assert_eq!(shown(&records, false).matches("in kWh").count(), 1);
+        assert_eq!(shown(&records, Some(120)).matches("in kWh").count(), 3);
+        assert_eq!(shown(&records, None).matches("in kWh").count(), 1);
+    }
+
+    /// However narrow the terminal is, no row is wider; the usual ones lose neither power nor energy.
+    #[test]
+    fn no_row_is_broken() {
+        let headers = [("ce_type", CE_TYPE_READING), ("ce_time", "2023-10-18T09:56:55Z")];
+        let gap = [("ce_type", CE_TYPE_GAP), ("ce_time", "2023-10-18T09:57:01Z")];
+        let reason = format!(r#"{{"first":7,"last":9,"count":3,"reason":"{}"}}"#, "x".repeat(300));
+        let records = [
+            record("the flat on the third floor, left of the lift", DOCUMENT, &headers),
+            record("plug", &"ON ".repeat(100), &[]),
+            record("pi-1", &reason, &gap),
+        ];
+        for columns in 44..160 {
+            let text = shown(&records, Some(columns));
+            let widest = text.lines().map(|line| line.chars().count()).max();
+            assert!(widest <= Some(columns), "{columns} columns:\n{text}");
+        }
+        assert!(shown(&records, Some(80)).contains("83.403"), "{}", shown(&records, Some(80)));
     }
 }
