@@ -21,7 +21,7 @@
 //! - [`forwarder`]: takes batches from the queue to Kafka.
 //! - [`agent`]: the only place that wires the stages together.
 //!
-//! Around the line: [`config`] (the only reader of files and environment), [`clock`], [`backoff`], [`shutdown`],
+//! Around the line: [`config`] (the only reader of files and environment), [`clock`], [`backoff`], [`flapping`], [`shutdown`],
 //! [`metrics`], [`notify`], [`failpoint`] (where a test may end the process), [`simulate`] (the adapter as it speaks)
 //! and [`cli`] (one file a subcommand).
 //!
@@ -59,6 +59,8 @@ pub mod config;
 pub mod clock;
 
 pub mod backoff;
+
+pub mod flapping;
 
 pub mod shutdown;
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info, warn};
 
+use crate::flapping::{Flapping, Word};
 use crate::forwarder::cluster::Failure;
 use crate::forwarder::outcome::{Class, Code, Outcome};
 
@@ -31,6 +32,9 @@ pub struct Trouble {
     said: Vec<(Kind, Instant)>,
     /// Whether something was said since a connection was.
     connection_is_news: bool,
+    flapping: Flapping,
+    /// This outage is one of too many to be told.
+    counted: bool,
 }
 
 impl Trouble {
@@ -42,7 +46,14 @@ impl Trouble {
             return;
         }
         let now = Instant::now();
-        self.since.get_or_insert(now);
+        if self.since.is_none() {
+            self.since = Some(now);
+            let word = self.flapping.outage(now);
+            self.counted = word == Word::Counted;
+            if word == Word::Last {
+                warn!("the line to Kafka comes and goes: for the rest of the hour its outages are only counted");
+            }
+        }
         let kind = match outcome {
             Outcome::PersonMustAct(_) => Kind::Person(failure.code, failure.topic.clone()),
             Outcome::Rebuild if failure.code.class() == Class::Fenced => Kind::Doubt,
@@ -76,6 +87,9 @@ impl Trouble {
     }
 
     fn is_due(&self, kind: &Kind, now: Instant) -> bool {
+        if self.counted && !matches!(kind, Kind::Person(..)) {
+            return false;
+        }
         match self.said.iter().find(|(said, _)| said == kind) {
             None => self.said.len() < KINDS,
             Some((_, at)) => matches!(kind, Kind::Person(..)) && now.duration_since(*at) >= REMINDER,
@@ -92,7 +106,12 @@ impl Trouble {
         let Some(since) = self.since.take() else { return };
         self.said.clear();
         self.connection_is_news = false;
-        info!(seconds = since.elapsed().as_secs(), "Kafka takes readings again");
+        let seconds = since.elapsed().as_secs();
+        if std::mem::take(&mut self.counted) {
+            debug!(seconds, "Kafka takes readings again");
+        } else {
+            info!(seconds, "Kafka takes readings again");
+        }
     }
 }
 
@@ -120,6 +139,21 @@ mod tests {
         trouble.over();
         assert!(trouble.said.is_empty() && !trouble.connected());
         fail(&mut trouble, Call::Init, Code::ConcurrentTransactions);
+        assert!(trouble.connected());
+    }
+
+    /// Promise 5: a line that comes and goes does not fill the log, but a matter for a person is said all the same.
+    #[test]
+    fn a_flapping_line_is_counted() {
+        let mut trouble = Trouble::default();
+        let mut said = 0;
+        for _ in 0..100 {
+            fail(&mut trouble, Call::Init, Code::ConcurrentTransactions);
+            said += u32::from(trouble.connected());
+            trouble.over();
+        }
+        assert_eq!(said, 6);
+        fail(&mut trouble, Call::Init, Code::TransactionalIdAuthorizationFailed);
         assert!(trouble.connected());
     }
 }

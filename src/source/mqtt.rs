@@ -84,7 +84,7 @@ impl MqttSource {
                     let begin = Instant::now();
                     let mut connection = Connection::new(&self, &mut memory, &client, number);
                     let end = connection.serve(&mut eventloop, &shutdown).await;
-                    self.note_end(&connection);
+                    self.note_end(&connection, &end);
                     (end, Some(begin.elapsed()))
                 }
                 Err(end) => (end, None),
@@ -137,9 +137,13 @@ impl MqttSource {
         eventloop.pending.clear();
     }
 
-    fn note_end(&self, connection: &Connection<'_>) {
-        let (received, acknowledged) = (connection.received, connection.acknowledged);
-        info!(source = &*self.name, received, acknowledged, "disconnected from the MQTT broker");
+    /// Why it ended, the chronicle says where nobody asked for it.
+    fn note_end(&self, connection: &Connection<'_>, end: &End) {
+        let (source, received, acknowledged) = (&*self.name, connection.received, connection.acknowledged);
+        match end {
+            End::Stopped => info!(source, received, acknowledged, "disconnected from the MQTT broker"),
+            _ => debug!(source, received, acknowledged, "disconnected from the MQTT broker"),
+        }
     }
 
     /// Returns when every receipt of the blocked connection has come back (or was dropped) and the agent has taken every

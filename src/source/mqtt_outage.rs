@@ -2,11 +2,13 @@
 //! silence (debug) while it lasts.
 
 use std::error::Error;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rumqttc::mqttbytes::Error as PacketError;
 use rumqttc::{ConnectReturnCode, ConnectionError, StateError};
 use tracing::{debug, info, warn};
+
+use crate::flapping::{Flapping, Word};
 
 /// How long a connection has to live, beyond the longest pause between two, to be settled.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -155,18 +157,30 @@ pub(super) struct Chronicle {
     /// The reason last warned of, since the last settled connection.
     current: Option<Outage>,
     closed_early: u32,
+    flapping: Flapping,
+    /// The outage is one of too many to be told.
+    counted: bool,
 }
 
 impl Chronicle {
     pub(super) fn new(source: &str, broker: String, client_id: &str, settled: Duration) -> Self {
         let (source, client_id) = (source.to_owned(), client_id.to_owned());
-        Self { source, broker, client_id, settled, current: None, closed_early: 0 }
+        Self {
+            source,
+            broker,
+            client_id,
+            settled,
+            current: None,
+            closed_early: 0,
+            flapping: Flapping::default(),
+            counted: false,
+        }
     }
 
     /// A good CONNACK came.
     pub(super) fn connected(&self, session_present: bool, attempts: u32) {
         let (source, broker, client_id) = (&self.source, &self.broker, &self.client_id);
-        if matches!(self.current, Some(Outage::Closed | Outage::TakenOver)) {
+        if self.counted || matches!(self.current, Some(Outage::Closed | Outage::TakenOver)) {
             debug!(source, broker, client_id, session_present, attempts, "connected to the MQTT broker");
         } else {
             info!(source, broker, client_id, session_present, attempts, "connected to the MQTT broker");
@@ -187,7 +201,18 @@ impl Chronicle {
         };
         let outage = if self.closed_early >= SUSPICIOUS { Outage::TakenOver } else { outage };
         let (source, broker, client_id) = (&self.source, &self.broker, &self.client_id);
-        if self.current.replace(outage) == Some(outage) {
+        let news = self.current.replace(outage) != Some(outage);
+        if news {
+            let word = self.flapping.outage(Instant::now());
+            self.counted = word == Word::Counted;
+            if word == Word::Last {
+                warn!(
+                    source,
+                    broker, "this connection comes and goes: for the rest of the hour its ends are only counted"
+                );
+            }
+        }
+        if !news || self.counted {
             debug!(source, broker, client_id, error, "{}", outage.words());
         } else {
             warn!(source, broker, client_id, error, "{}", outage.words());
