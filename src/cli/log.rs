@@ -1,4 +1,4 @@
-//! Where the agent's log goes: standard error, a line an event; under systemd without the time, which the journal adds.
+//! Where the agent's log goes: standard error, a line an event; under systemd the journal, a field a value.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -6,9 +6,12 @@ use std::process::ExitCode;
 use clap::ColorChoice;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::Global;
 use crate::config::Environment;
+use crate::notify::journal::Journal;
 
 /// Begins to log as `--log` and `--color` say. Fails with a word on standard error if the filter makes no sense.
 pub fn start(global: &Global) -> Result<(), ExitCode> {
@@ -29,6 +32,12 @@ pub fn start(global: &Global) -> Result<(), ExitCode> {
         return Err(wrong(&format!("{word:?} is no level")));
     }
     let filter = EnvFilter::try_new(&directives).map_err(|error| wrong(&error.to_string()))?;
+    let environment = Environment::of_process();
+    let stream = environment.variable("JOURNAL_STREAM");
+    if let Some(journal) = Journal::of_standard_error(stream.and_then(|stream| stream.to_str())) {
+        let _ = tracing_subscriber::registry().with(filter).with(journal).try_init();
+        return Ok(());
+    }
     let color = match global.color {
         ColorChoice::Always => true,
         ColorChoice::Never => false,
@@ -41,9 +50,8 @@ pub fn start(global: &Global) -> Result<(), ExitCode> {
         .with_writer(std::io::stderr)
         .with_ansi(color)
         .with_target(false);
-    let journal = Environment::of_process().variable("JOURNAL_STREAM").is_some();
     // A second start in one process (a test) keeps the first one's log.
-    let _ = if journal { log.without_time().try_init() } else { log.try_init() };
+    let _ = if stream.is_some() { log.without_time().try_init() } else { log.try_init() };
     Ok(())
 }
 
