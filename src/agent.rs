@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::config::machine::Machine;
 use crate::config::settings::{Interface, Settings, Source, WhenFull};
+use crate::failpoint;
 use crate::forwarder::{BacklogError, Forwarder};
 use crate::health::{Health, Pulse};
 use crate::metrics::Metrics;
@@ -32,17 +33,25 @@ mod pace;
 pub mod replay;
 mod summary;
 mod timekeeper;
+mod watchdog;
+mod watched;
 
 use backlog::QueueBacklog;
 use ingest::{Complaint, Ingest};
 use timekeeper::Timekeeper;
+use watchdog::Watchdog;
+use watched::Watched;
 
-/// The agent looks this often whether a stage has ended, and feeds the watchdog.
+/// The agent looks this often whether a stage has ended.
 const TICK: Duration = Duration::from_secs(1);
 /// Silence after which a stage counts as hung. A commit on a worn card takes seconds, an fsync that never returns for ever.
 const QUEUE_SILENCE: Duration = Duration::from_secs(60);
 /// Beyond the longest call into the Kafka client.
 const FORWARDER_SILENCE: Duration = Duration::from_secs(60);
+/// A task that runs for so long without a pause has met something that blocks.
+const TASK_SILENCE: Duration = Duration::from_secs(60);
+/// Between two lines in `systemctl status`.
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why the agent ended although nobody asked it to.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +81,8 @@ pub enum AgentError {
     ClockSetBack(Duration),
     #[error("a stage panicked: {0}")]
     Panicked(String),
+    #[error("{0} has ended, although nobody asked it to")]
+    Ended(String),
     #[error("a thread cannot be started")]
     Thread(#[source] std::io::Error),
 }
@@ -83,7 +94,12 @@ impl AgentError {
             Self::Tls { .. } => true,
             Self::Open(error) => error.is_configuration(),
             Self::Listen { source, .. } => matches!(**source, BindError::Tls(_)),
-            Self::Queue(_) | Self::Forwarder(_) | Self::Panicked(_) | Self::Thread(_) | Self::ClockSetBack(_) => false,
+            Self::Queue(_)
+            | Self::Forwarder(_)
+            | Self::Panicked(_)
+            | Self::Ended(_)
+            | Self::Thread(_)
+            | Self::ClockSetBack(_) => false,
         }
     }
 }
@@ -92,14 +108,16 @@ impl AgentError {
 pub async fn run(
     settings: Settings,
     machine: &Machine,
-    notifier: Notifier,
+    notifier: &Arc<Notifier>,
     shutdown: Shutdown,
 ) -> Result<(), AgentError> {
     let metrics = Metrics::new(settings.sources.iter().map(|source| &source.name));
     let clock = Clock::new();
+    let watchdog = Watchdog::new(Arc::clone(notifier)).map_err(AgentError::Thread)?;
+    notifier.status("opening the queue");
     let mut health = Health::default();
     let opened = Instant::now();
-    let pulse = health.watch("queue", QUEUE_SILENCE);
+    let pulse = health.watch("the queue", failpoint::silence(QUEUE_SILENCE));
     let options = queue_options(&settings, &settings.queue.path, machine);
     let Queue { intake, mut outlet, writer, recovered } =
         queue::open(&options, Arc::clone(&metrics), clock, Arc::new(move || pulse.beat()))?;
@@ -114,8 +132,10 @@ pub async fn run(
         intake: Some(intake),
         tasks: JoinSet::new(),
         names: BTreeMap::new(),
+        health,
     };
-    let forwarder_pulse = health.watch("forwarder", forwarder_silence(&agent.settings));
+    let silence = failpoint::silence(forwarder_silence(&agent.settings));
+    let forwarder_pulse = agent.health.watch("the forwarder", silence);
     let forwarder = agent.start_forwarder(outlet, &recovered, Arc::clone(&forwarder_pulse))?;
     let timekeeper = Timekeeper::new(clock, forwarder_pulse);
     let (folder, counted, asked) = (options.path.clone(), Arc::clone(&agent.metrics), agent.shutdown.clone());
@@ -126,13 +146,17 @@ pub async fn run(
     let result = match agent.start_sources(&recovered).await {
         Ok(()) => {
             notifier.ready(&summary::status(&agent.metrics));
-            agent.watch(&writer, &forwarder, &health, timekeeper, &notifier).await
+            let pulse = agent.health.watch("the supervision", failpoint::silence(TASK_SILENCE));
+            watchdog.watch(std::mem::take(&mut agent.health));
+            agent.watch(&writer, &forwarder, &pulse, timekeeper, notifier).await
         }
         // A stop during the start: the queue may have ended before the sources were there.
         Err(AgentError::Queue(QueueError::Stopped)) if agent.shutdown.is_asked() => Ok(()),
         Err(error) => Err(error),
     };
     notifier.stopping();
+    // From here on the service manager's limit for a stop holds.
+    drop(watchdog);
     let stuck = matches!(result, Err(AgentError::ClockSetBack(_)));
     agent.stop(writer, forwarder, stuck).await.and(result)
 }
@@ -146,6 +170,8 @@ struct Agent {
     intake: Option<Intake>,
     tasks: JoinSet<Result<(), AgentError>>,
     names: BTreeMap<tokio::task::Id, String>,
+    /// Whoever has to move; the watchdog's, once all stages run.
+    health: Health,
 }
 
 type ForwarderThread = std::thread::JoinHandle<Result<(), BacklogError>>;
@@ -198,7 +224,8 @@ impl Agent {
                 metrics: Arc::clone(&metrics),
                 complaint: Complaint::default(),
             };
-            self.spawn(format!("the ingest of source {}", source.name), async move { Ok(ingest.run(received).await?) });
+            let name = format!("the ingest of source {}", source.name);
+            self.spawn_stage(name, "ingest", async move { Ok(ingest.run(received).await?) });
             match source.interface.clone() {
                 Interface::Mqtt(mqtt) => {
                     let previous = recovered.filters.get(&*source.name).cloned().unwrap_or_default();
@@ -266,7 +293,7 @@ impl Agent {
             stop_timeout: self.settings.agent.stop_timeout / 2,
         };
         let (name, shutdown) = (source.name.to_string(), self.shutdown.clone());
-        self.spawn(format!("source {name}"), async move {
+        self.spawn_stage(format!("source {name}"), "source", async move {
             mqtt.run(shutdown).await.map_err(|source| AgentError::Tls { name, source: Box::new(source) })
         });
         Ok(())
@@ -291,7 +318,7 @@ impl Agent {
         .await
         .map_err(|source| AgentError::Listen { name: name.clone(), source: Box::new(source) })?;
         let shutdown = self.shutdown.clone();
-        self.spawn(format!("source {name}"), async move {
+        self.spawn_stage(format!("source {name}"), "source", async move {
             listener.run(shutdown).await;
             Ok(())
         });
@@ -303,19 +330,35 @@ impl Agent {
         self.names.insert(id, name);
     }
 
+    /// A task that the watchdog watches, and that does not end before a stop is asked for.
+    fn spawn_stage(
+        &mut self,
+        name: String,
+        point: &'static str,
+        task: impl Future<Output = Result<(), AgentError>> + Send + 'static,
+    ) {
+        let pulse = self.health.watch(&name, failpoint::silence(TASK_SILENCE));
+        let (stage, shutdown) = (name.clone(), self.shutdown.clone());
+        let lasting = async move {
+            task.await?;
+            if shutdown.is_asked() { Ok(()) } else { Err(AgentError::Ended(stage)) }
+        };
+        self.spawn(name, Watched::new(lasting, pulse, point));
+    }
+
     /// Until a stop is asked for, or a stage ends that should not.
     async fn watch(
         &mut self,
         writer: &WriterThread,
         forwarder: &ForwarderThread,
-        health: &Health,
+        pulse: &Pulse,
         mut timekeeper: Timekeeper,
         notifier: &Notifier,
     ) -> Result<(), AgentError> {
         let mut summary = summary::Summary::new(&self.metrics);
         let mut pace = pace::Pace::default();
         let mut next_summary = Instant::now() + self.settings.agent.summary_interval;
-        let mut next_alive = Instant::now();
+        let mut next_status = Instant::now();
         let mut tick = tokio::time::interval(TICK);
         loop {
             tokio::select! {
@@ -329,15 +372,11 @@ impl Agent {
             }
             let now = Instant::now();
             pace.sample(now, &self.metrics);
+            pulse.beat();
             timekeeper.look(now).map_err(AgentError::ClockSetBack)?;
-            let hung = health.hung(now);
-            for (stage, silence) in &hung {
-                error!(stage, silent_s = silence.as_secs(), "a stage hangs, the watchdog is not fed any more");
-            }
-            if hung.is_empty() && now >= next_alive {
-                notifier.alive();
+            if now >= next_status {
                 notifier.status(&summary::status(&self.metrics));
-                next_alive = now + notifier.watchdog.map_or(Duration::from_secs(10), |limit| limit / 3);
+                next_status = now + STATUS_INTERVAL;
             }
             if now >= next_summary {
                 summary.say(&self.metrics);

@@ -1,7 +1,7 @@
 //! Whether every stage still moves: the watchdog is fed by work done, not by a timer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// One stage's sign of life.
@@ -13,12 +13,29 @@ pub struct Pulse {
     start: Instant,
     /// Milliseconds after `start`.
     last: AtomicU64,
+    /// Since the last sign it has a thread that others want, too.
+    holds_thread: AtomicBool,
 }
+
+/// A thread that is held for so long is held by something that blocks.
+const HELD: Duration = Duration::from_secs(1);
 
 impl Pulse {
     /// The stage has come a step further, or has found that there is nothing to do.
     pub fn beat(&self) {
         self.last.store(millis(self.start.elapsed()), Ordering::Relaxed);
+        self.holds_thread.store(false, Ordering::Relaxed);
+    }
+
+    /// The stage goes to work on a thread that it shares with others; its next sign gives it back.
+    pub fn take_thread(&self) {
+        self.beat();
+        self.holds_thread.store(true, Ordering::Relaxed);
+    }
+
+    /// The longest the stage may go without one.
+    pub fn limit(&self) -> Duration {
+        self.limit
     }
 
     /// Since the last one.
@@ -35,18 +52,31 @@ pub struct Health(Vec<Arc<Pulse>>);
 impl Health {
     /// A new stage; it counts as alive now.
     pub fn watch(&mut self, stage: &str, limit: Duration) -> Arc<Pulse> {
-        let pulse = Arc::new(Pulse { stage: stage.to_owned(), limit, start: Instant::now(), last: AtomicU64::new(0) });
+        let pulse = Arc::new(Pulse {
+            stage: stage.to_owned(),
+            limit,
+            start: Instant::now(),
+            last: AtomicU64::new(0),
+            holds_thread: AtomicBool::new(false),
+        });
         self.0.push(Arc::clone(&pulse));
         pulse
     }
 
-    /// The stages that have been silent for longer than they may, and for how long.
+    /// The stages because of which there is no sign of life, and for how long: none where every stage has given one in its
+    /// time. A stage that holds a thread keeps others from giving theirs, and is named in their stead.
     pub fn hung(&self, now: Instant) -> Vec<(&str, Duration)> {
-        let silent = self.0.iter().map(|pulse| (pulse, pulse.silence(now)));
-        silent
-            .filter(|(pulse, silence)| *silence > pulse.limit)
-            .map(|(pulse, silence)| (pulse.stage.as_str(), silence))
-            .collect()
+        let silent: Vec<_> = self.0.iter().map(|pulse| (pulse, pulse.silence(now))).collect();
+        if silent.iter().all(|(pulse, silence)| *silence <= pulse.limit) {
+            return Vec::new();
+        }
+        let holds = |pulse: &Pulse, silence| pulse.holds_thread.load(Ordering::Relaxed) && silence > HELD;
+        let named = |culprit: &dyn Fn(&Pulse, Duration) -> bool| -> Vec<_> {
+            let found = silent.iter().filter(|(pulse, silence)| culprit(pulse, *silence));
+            found.map(|(pulse, silence)| (pulse.stage.as_str(), *silence)).collect()
+        };
+        let holding = named(&holds);
+        if holding.is_empty() { named(&|pulse, silence| silence > pulse.limit) } else { holding }
     }
 }
 
@@ -70,5 +100,23 @@ mod tests {
         let hung = health.hung(now + Duration::from_secs(30));
         assert_eq!(hung.iter().map(|(stage, _)| *stage).collect::<Vec<_>>(), ["queue"]);
         assert_eq!(health.hung(now + Duration::from_secs(90)).len(), 2);
+    }
+
+    /// Promise 9: a task that blocks the thread on which others should run is named, not they.
+    #[test]
+    fn who_holds_the_thread_is_named() {
+        let mut health = Health::default();
+        let source = health.watch("source sma", Duration::from_secs(60));
+        let _supervision = health.watch("the supervision", Duration::from_secs(30));
+        source.take_thread();
+        let now = Instant::now();
+        let names = |seconds| {
+            let hung = health.hung(now + Duration::from_secs(seconds));
+            hung.iter().map(|(stage, _)| (*stage).to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(20), [""; 0]);
+        assert_eq!(names(40), ["source sma"]);
+        source.beat();
+        assert_eq!(names(40), ["the supervision"]);
     }
 }

@@ -1,11 +1,14 @@
 //! `meterferry run`: the agent, from the configuration to the orderly end.
+//!
+//! A reload is an orderly stop, after which the process executes itself anew: what the next run finds is what it would find
+//! after a restart, so that nothing is lost, repeated or reordered by it. The process keeps its number.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info, warn};
+use nix::sys::signal::{SigSet, Signal};
+use tracing::error;
 
 use super::{EX_CONFIG, Global, chain, check, fail, load, terminal};
 use crate::agent;
@@ -13,7 +16,10 @@ use crate::config::Environment;
 use crate::config::machine::Machine;
 use crate::config::settings::Settings;
 use crate::notify::Notifier;
-use crate::shutdown::Shutdown;
+use orders::{Ending, Orders};
+
+mod again;
+mod orders;
 
 /// Sources are few and light; the disk and Kafka have threads of their own.
 const WORKERS: usize = 2;
@@ -27,7 +33,8 @@ Examples:
 
 Signals:
   SIGTERM, SIGINT   stop orderly, within agent.stop_timeout
-  SIGHUP            nothing changes: a new configuration takes a restart
+  SIGHUP            read the configuration again: if it is right, stop orderly and begin anew with it, in the same
+                    process; if not, say what is wrong with it and go on as before
 
 Exit codes:
   0   stopped orderly
@@ -44,6 +51,12 @@ pub fn run(args: Args, global: &Global) -> ExitCode {
     if args.with_parent
         && let Err(error) = prctl::set_pdeathsig(Signal::SIGTERM)
     {
+        return fail(&error);
+    }
+    // Until the agent listens to it, a reload asked for has to wait: it must not end the process.
+    let mut hangup = SigSet::empty();
+    hangup.add(Signal::SIGHUP);
+    if let Err(error) = hangup.thread_block() {
         return fail(&error);
     }
     let settings = match load(global) {
@@ -65,10 +78,11 @@ pub fn run(args: Args, global: &Global) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(supervised(settings));
+    let (result, ending) = runtime.block_on(supervised(settings, global.clone(), hangup));
     // What still blocks (a call into the Kafka client) does not hold up the end: the queue is closed, or repairs itself.
     runtime.shutdown_background();
     match result {
+        Ok(()) if ending == Ending::Reload => again::execute(hangup),
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{}", chain(&error));
@@ -77,35 +91,13 @@ pub fn run(args: Args, global: &Global) -> ExitCode {
     }
 }
 
-async fn supervised(settings: Settings) -> Result<(), agent::AgentError> {
-    let shutdown = Shutdown::new();
-    let signals = tokio::spawn(obey_signals(shutdown.clone()));
+async fn supervised(settings: Settings, global: Global, hangup: SigSet) -> (Result<(), agent::AgentError>, Ending) {
     let environment = Environment::of_process();
-    let notifier = Notifier::new(
+    let notifier = Arc::new(Notifier::new(
         environment.variable("NOTIFY_SOCKET").and_then(|value| value.to_str()),
         environment.variable("WATCHDOG_USEC").and_then(|value| value.to_str()),
-    );
-    let result = agent::run(settings, &Machine::here(), notifier, shutdown).await;
-    signals.abort();
-    result
-}
-
-async fn obey_signals(shutdown: Shutdown) {
-    let (term, int, hup) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
-    let (Ok(mut term), Ok(mut int), Ok(mut hup)) = (term, int, hup) else {
-        warn!("signals cannot be caught: the agent ends without an orderly stop");
-        return;
-    };
-    loop {
-        tokio::select! {
-            _ = term.recv() => info!("SIGTERM received"),
-            _ = int.recv() => info!("SIGINT received"),
-            _ = hup.recv() => {
-                warn!("SIGHUP received: the configuration is not read again, restart the agent for that");
-                continue;
-            }
-        }
-        shutdown.ask();
-    }
+    ));
+    let orders = Orders::new(Arc::clone(&notifier), global, hangup);
+    let result = agent::run(settings, &Machine::here(), &notifier, orders.shutdown.clone()).await;
+    (result, orders.ending())
 }

@@ -22,6 +22,7 @@ pub struct Agent {
     log_filter: &'static str,
     /// A program, with its arguments, that runs the agent in other surroundings.
     inside: Vec<String>,
+    environment: Vec<(&'static str, String)>,
     /// Where its queue is, as seen from here.
     queue: PathBuf,
 }
@@ -32,7 +33,15 @@ impl Agent {
         let folder = process::scratch("agent");
         let queue = folder.path().join("queue");
         let text = config(&queue).text();
-        let this = Self { folder, running: None, failpoint: None, log_filter: "info", inside: Vec::new(), queue };
+        let this = Self {
+            folder,
+            running: None,
+            failpoint: None,
+            log_filter: "info",
+            inside: Vec::new(),
+            environment: Vec::new(),
+            queue,
+        };
         fs::write(this.config(), text).expect("write");
         this
     }
@@ -66,8 +75,13 @@ impl Agent {
         self.inside = words;
     }
 
-    /// From the next start on it kills itself at this point (`<name>[:<nth>]`), or stops itself there (`…:hold`); none: no
-    /// longer.
+    /// From the next start on it has this variable in its environment.
+    pub fn variable(&mut self, name: &'static str, value: impl Into<String>) {
+        self.environment.push((name, value.into()));
+    }
+
+    /// From the next start on it kills itself at this point (`<name>[:<nth>]`), stops itself there (`…:hold`), or lets the
+    /// thread hang that comes by (`…:hang`); none: no longer.
     #[track_caller]
     pub fn failpoint(&mut self, point: Option<&str>) {
         if cfg!(not(feature = "failpoints")) {
@@ -83,6 +97,7 @@ impl Agent {
         if let Some(point) = &self.failpoint {
             command.env("METERFERRY_FAILPOINT", point);
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.running = Some(Running::start("the agent", &mut command, &self.log_path()));
     }
 
