@@ -48,6 +48,10 @@ fn main() {
     if wants("drain") {
         rows.extend(drain(number("METERFERRY_BENCH_BACKLOG", 1_000_000)));
     }
+    // Only if asked for: it takes 10 GB of disk and a quarter of an hour.
+    if wanted.as_deref() == Some("backlog") {
+        rows.extend(backlog(number("METERFERRY_BENCH_BACKLOG", 10_000_000)));
+    }
     if wants("transaction") {
         rows.push(one_transaction());
     }
@@ -210,6 +214,56 @@ fn drain(count: u64) -> Vec<Row> {
 fn median(mut rates: [f64; ROUNDS]) -> f64 {
     rates.sort_by(f64::total_cmp);
     rates[ROUNDS / 2]
+}
+
+/// The start after a kill with a backlog, from the start of the process until the service manager is told READY; and the
+/// agent's peak memory, at once and when some segments were packed.
+fn backlog(count: u64) -> Vec<Row> {
+    let mosquitto = Mosquitto::start();
+    // Nobody is there, for months.
+    let mut agent = Agent::new(|queue| {
+        Config::new("backlog", queue, "127.0.0.1:9", "backlog").queue("max_size = \"32 GiB\"").mqtt(mosquitto.port())
+    });
+    on_disk::fill(&agent.queue(), "backlog", (0..count).map(|serial| document::reading("90296857", serial)));
+    let folder = harness::process::scratch("manager");
+    let socket = folder.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&socket).expect("bound");
+    manager.set_read_timeout(Some(PATIENT)).expect("an open socket");
+    agent.log_filter("info,meterferry::queue=debug");
+    agent.variable("NOTIFY_SOCKET", socket.to_string_lossy());
+    let mut started = Vec::new();
+    for life in 0..4 {
+        let start = Instant::now();
+        agent.start();
+        let mut buffer = [0; 1024];
+        while !buffer.starts_with(b"READY=1") {
+            manager.recv(&mut buffer).expect("the agent tells that it is ready");
+        }
+        if life > 0 {
+            started.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+        agent.wait_log("connected to the MQTT broker", SOON);
+        let publisher = harness::publisher::Publisher::connect(mosquitto.port());
+        publisher.publish_all(&document::readings(&["90296857"], count + life * 100, 100));
+        agent.wait_figures("readings to be stored", SOON, |live| {
+            live.sources.iter().any(|source| source.acknowledged >= 100)
+        });
+        if life < 3 {
+            agent.kill();
+        }
+    }
+    let at_once = peak_memory(&agent);
+    wait::until_true("segments to be packed", LONG, || agent.log().matches("a segment was packed").count() >= 20);
+    let packing = peak_memory(&agent);
+    agent.kill();
+    let mib = |kib: u64| format!("{:.1} MiB", kib as f64 / 1024.0);
+    vec![
+        Row::figure(&format!("start after a kill with {count} waiting, slowest of three"), {
+            format!("{:.0} ms", started.iter().copied().fold(0.0, f64::max))
+        }),
+        Row::figure("peak memory then", mib(at_once)),
+        Row::figure("peak memory when segments were packed", mib(packing)),
+    ]
 }
 
 /// Readings a second, from the connection to Kafka until it has all; and the agent's peak memory in KiB.

@@ -1,5 +1,6 @@
 //! The queue's folder, opened with the queue's own code while no agent runs.
 
+use std::borrow::Borrow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,13 +38,14 @@ pub fn open(path: &Path, agent_id: Option<&str>) -> Queue {
 }
 
 /// Puts `messages` into the queue in `path`, as an agent of this id stores them; returns the queue's id.
-pub fn fill<'m>(path: &Path, agent_id: &str, messages: impl IntoIterator<Item = &'m Message>) -> String {
+pub fn fill(path: &Path, agent_id: &str, messages: impl IntoIterator<Item = impl Borrow<Message>>) -> String {
     let Queue { intake, outlet, writer, .. } = open(path, Some(agent_id));
     let queue_id = outlet.queue_id().to_string();
     let received = Clock::new().now();
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async {
         for message in messages {
+            let message = message.borrow();
             let mark = Mark::of("", Some(1), &message.topic, &message.payload, true);
             let reading = Reading {
                 source: "meter".into(),
