@@ -58,7 +58,10 @@ fn named(section: &mut Section, report: &mut Report, key: &str, around: Around<'
     let places = around.environment.places_of(Path::new(&given.value), around.beside);
     let found = places.iter().find(|path| path.exists()).unwrap_or(&places[places.len() - 1]);
     match read(found) {
-        Ok(content) => Taken::Value(Given { place, value: (found.clone(), content) }),
+        Ok(content) => {
+            report.was_read(found);
+            Taken::Value(Given { place, value: (found.clone(), content) })
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let tried: Vec<_> = places.iter().map(|path| path.display().to_string()).collect();
             report.error(

@@ -55,6 +55,11 @@ impl Ears {
         self.heard().undelivered.clone()
     }
 
+    /// The delivery that failed since this was last asked.
+    pub fn take_undelivered(&self) -> Option<Failure> {
+        self.heard().undelivered.take()
+    }
+
     /// Why there will be no answer, if that is certain: every broker is down, the login was refused, or a right is missing.
     pub fn cut_off(&self, call: Call) -> Option<Failure> {
         let heard = self.heard();

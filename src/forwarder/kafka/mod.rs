@@ -20,6 +20,7 @@ mod config;
 mod ears;
 mod errand;
 pub mod look;
+pub mod probe;
 mod producer;
 mod topics;
 
