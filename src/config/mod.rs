@@ -23,6 +23,7 @@ mod schema;
 mod section;
 pub mod settings;
 mod units;
+mod usable;
 
 #[cfg(test)]
 mod any_bytes;

@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::reading::{DeadLetter, Entry, Fingerprint, QueueId};
 use crate::shutdown::Shutdown;
 
-pub use kafka::takes_property;
+pub use kafka::{takes_property, takes_tls};
 
 pub mod advice;
 pub mod batch;

@@ -137,7 +137,8 @@ fn topic(source: &Source, mqtt: &Mqtt, wait: Duration, heard: &Heard) -> Check {
                     format!("{came} of {from} with QoS 0: one that is lost on the way is sent by nobody again");
                 return Check::warning(name, message, "set QoS 1 in the adapter");
             }
-            Check::ok(name, format!("{came} with QoS 1, the first of {from}"))
+            let of = if heard.messages == 1 { "of" } else { "the first of" };
+            Check::ok(name, format!("{came} with QoS 1, {of} {from}"))
         }
     }
 }

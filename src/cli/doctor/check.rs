@@ -78,6 +78,11 @@ impl Check {
         self
     }
 
+    /// With a command for this machine.
+    pub fn run(self, text: impl Into<String>) -> Self {
+        self.with(vec![Command { tool: "run", text: text.into() }])
+    }
+
     /// Without a cure, where there is none to give.
     pub fn plain(mut self) -> Self {
         self.hint = None;

@@ -50,11 +50,12 @@ fn not_readable(file: &Path, (closed, owned, _): &(PathBuf, Owned, u32), account
             format!("{who} may not read {shown}: {} belongs to {owner} with mode {:04o}", closed.display(), owned.mode)
         }
     };
-    let hint = match closed == file {
-        true => format!("sudo chgrp {who} {shown} and sudo chmod 0640 {shown}; or systemd's LoadCredential="),
-        false => format!("move the file to /etc/meterferry, or sudo chmod a+x {}", closed.display()),
-    };
-    Check::wrong("file", message, hint)
+    match closed == file {
+        true => Check::wrong("file", message, "let the agent's group read it, or use systemd's LoadCredential=")
+            .run(format!("sudo chgrp {who} {shown} && sudo chmod 0640 {shown}")),
+        false => Check::wrong("file", message, "move the file to /etc/meterferry, or let others pass the folder")
+            .run(format!("sudo chmod a+x {}", closed.display())),
+    }
 }
 
 #[cfg(test)]

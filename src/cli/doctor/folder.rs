@@ -91,10 +91,10 @@ fn belongs(owned: Owned) -> String {
 fn permissions(facts: &Facts) -> Check {
     const NAME: &str = "folder";
     let (path, who) = (facts.path.display(), &facts.account.name);
-    let give = |path: &Path| format!("give it to the agent's user: sudo chown -R {who}: {}", path.display());
+    let give = format!("sudo chown -R {who}: {path}");
     if let Some((above, owned)) = &facts.closed {
         let message = format!("{path}: {who} may not pass {}, which {}", above.display(), belongs(*owned));
-        return Check::wrong(NAME, message, format!("sudo chmod a+x {}", above.display()));
+        return Check::wrong(NAME, message, "let others pass it").run(format!("sudo chmod a+x {}", above.display()));
     }
     let Some(owned) = facts.owned else {
         let (nearest, owned) = (facts.nearest.0.display(), facts.nearest.1);
@@ -107,19 +107,19 @@ fn permissions(facts: &Facts) -> Check {
             }
             Some(owned) => {
                 let message = format!("{path} is not there, and {who} may not make it: {nearest} {}", belongs(owned));
-                let hint = format!("sudo install -d -o {who} -m 0700 {path}");
-                Check::wrong(NAME, message, hint)
+                let make = format!("sudo install -d -o {who} -m 0700 {path}");
+                Check::wrong(NAME, message, "make it for the agent's user").run(make)
             }
             None => Check::skipped(NAME, format!("{path} cannot be looked at from here; try sudo")),
         };
     };
     if !facts.account.may(owned, READ | WRITE | ENTER) {
         let message = format!("{path} {}: {who} may not use it", belongs(owned));
-        return Check::wrong(NAME, message, give(&facts.path));
+        return Check::wrong(NAME, message, "give it to the agent's user").run(give);
     }
     if let Some((file, owned)) = &facts.foreign {
         let message = format!("{file} in {path} {}: {who} may not write it", belongs(*owned));
-        return Check::wrong(NAME, message, give(&facts.path));
+        return Check::wrong(NAME, message, "give it to the agent's user").run(give);
     }
     if let Some(refused) = &facts.refused {
         let (message, hint) = refused.split_once("\n  hint: ").unwrap_or((refused, "see meterferry queue verify"));
@@ -127,7 +127,7 @@ fn permissions(facts: &Facts) -> Check {
     }
     if owned.mode & 0o077 != 0 && owned.uid != 0 {
         let message = format!("{path} {}: others on this machine may look into it", belongs(owned));
-        return Check::warning(NAME, message, format!("sudo chmod 0700 {path}"));
+        return Check::warning(NAME, message, "close it to them").run(format!("sudo chmod 0700 {path}"));
     }
     Check::ok(NAME, format!("{path} {}", belongs(owned)))
 }

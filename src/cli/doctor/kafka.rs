@@ -78,11 +78,11 @@ async fn inside(settings: &Settings, agent_id: &str, servers: &[Address], now_s:
     if kafka.delivery == Delivery::ExactlyOnce {
         asked.push(kafka.resume_topic.as_str().into());
     }
-    let (own, id) = (kafka.clone(), agent_id.to_owned());
+    let (own, id, all) = (kafka.clone(), agent_id.to_owned(), asked.clone());
     // The client library blocks.
     let answer = tokio::task::spawn_blocking(move || {
         let probe = Probe::new(&own, &id, PATIENCE)?;
-        let shape = probe.cluster(&asked)?;
+        let shape = probe.cluster(&all)?;
         Ok::<_, Failure>((probe, shape))
     });
     let (probe, shape) = match answer.await {
@@ -102,14 +102,15 @@ async fn inside(settings: &Settings, agent_id: &str, servers: &[Address], now_s:
     let nodes: Vec<(Node, Address)> = shape.nodes.iter().cloned().zip(seen).collect();
     checks.extend(cluster::advertised(kafka, &nodes, servers, now_s));
     let found = |topic: &Arc<str>| shape.topics.get(topic);
-    checks.extend(
-        shape
-            .topics
-            .iter()
-            .filter_map(|(topic, found)| topic::presence(settings, &names, topic, found, shape.nodes.len())),
-    );
+    let presence = |topic: &Arc<str>| topic::presence(settings, &names, topic, found(topic)?, shape.nodes.len());
+    checks.extend(asked.iter().filter_map(presence));
     if nodes.iter().any(|(_, address)| !address.is_good()) {
         checks.extend(unasked(&["topics' settings", "rights"], "an address that a broker advertises is not reached"));
+        return checks;
+    }
+    if let Some(failure) = &shape.unanswered {
+        checks.push(no_answer(kafka, &names, failure, false));
+        checks.extend(unasked(&["topics' settings", "rights"], "the cluster does not answer"));
         return checks;
     }
     let there: Vec<_> =

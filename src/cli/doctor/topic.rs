@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::check::{Check, Command};
-use crate::cli::units::{bytes, duration};
+use crate::cli::units::{self, bytes};
 use crate::config::settings::Settings;
 use crate::forwarder::advice::Names;
 use crate::forwarder::cluster::Failure;
 use crate::forwarder::grant::{Grant, Resource};
 use crate::forwarder::kafka::probe::TopicShape;
-use crate::forwarder::outcome::Class;
+use crate::forwarder::outcome::{Class, Code};
 
 /// Bytes of a record besides its reading: key, headers and the batch around it.
 const OVERHEAD: u64 = 2 * 1024;
@@ -20,6 +20,12 @@ const SHORT_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Kafka's own default for offsets of a group that is idle.
 const OFFSETS_RETENTION: u64 = 7 * 24 * 60;
+
+/// 7 days as "7 d", not as "7 d 0 h".
+fn duration(time: Duration) -> String {
+    let shown = units::duration(time);
+    [" 0 h", " 0 min", " 0 s"].iter().find_map(|zero| shown.strip_suffix(zero)).unwrap_or(&shown).to_owned()
+}
 
 /// Whether a topic is there; none where that cannot be known for want of a right, which is said with the rights.
 pub fn presence(
@@ -38,7 +44,9 @@ pub fn presence(
         }
         Err(failure) => {
             let cure = names.cure(failure).unwrap_or_else(|| "look at the brokers' log".to_owned());
-            return Some(with_command(Check::wrong(name, failure.detail.clone(), ""), &cure));
+            let missing = [Code::UnknownTopicOrPartition, Code::UnknownTopic].contains(&failure.code);
+            let message = if missing { "it does not exist".to_owned() } else { failure.detail.clone() };
+            return Some(with_command(Check::wrong(name, message, ""), &cure));
         }
     };
     let plural = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
@@ -203,7 +211,11 @@ fn in_sync(topic: &str, least: Option<i64>, replicas: usize) -> Check {
         );
     }
     if replicas > 1 && least == replicas {
-        return Check::warning(name, format!("{what}: one broker that is down stops everything"), "lower it by one");
+        return Check::warning(
+            name,
+            format!("{what}: one broker that is down stops everything"),
+            "one less, or one replica more; three replicas and 2 are usual",
+        );
     }
     if replicas > 1 && least < 2 {
         let message = format!("{what}: what Kafka has taken may be on one broker alone, and die with it");
@@ -241,7 +253,7 @@ mod tests {
     use super::*;
     use crate::config::{Environment, defaults};
     use crate::forwarder;
-    use crate::forwarder::outcome::{Call, Code};
+    use crate::forwarder::outcome::Call;
 
     fn settings() -> Settings {
         defaults(&Environment::of("/etc/meterferry", [("STATE_DIRECTORY", "/var/lib/meterferry")]))

@@ -25,7 +25,7 @@ mod producer;
 mod topics;
 
 pub use config::connection;
-pub use config::takes_property;
+pub use config::{takes_property, takes_tls};
 use ears::Ears;
 use errand::Errands;
 use producer::Link;

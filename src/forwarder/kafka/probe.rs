@@ -26,6 +26,9 @@ use crate::forwarder::outcome::{Call, Code};
 /// One slice of a call that can be repeated while it runs.
 const SLICE: Duration = Duration::from_millis(250);
 
+/// Between two attempts at a call.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// How long after its time a message may be reported as not delivered.
 const REPORT: Duration = Duration::from_secs(2);
 
@@ -55,6 +58,9 @@ pub struct TopicShape {
 pub struct ClusterShape {
     pub nodes: Vec<Node>,
     pub topics: BTreeMap<Arc<str>, Result<TopicShape, Failure>>,
+    /// Why the other topics are not among them: after the first answer only the addresses are used that the brokers
+    /// advertise, which may be wrong.
+    pub unanswered: Option<Failure>,
 }
 
 /// What was tried in transactions that were aborted.
@@ -94,9 +100,16 @@ impl Probe {
 
     /// The brokers, and `topics` as far as they are there for us.
     pub fn cluster(&self, topics: &[Arc<str>]) -> Result<ClusterShape, Failure> {
-        let mut shape = ClusterShape { nodes: Vec::new(), topics: BTreeMap::new() };
+        let mut shape = ClusterShape { nodes: Vec::new(), topics: BTreeMap::new(), unanswered: None };
         for topic in topics {
-            let metadata = self.metadata(topic)?;
+            let metadata = match self.metadata(topic) {
+                Ok(metadata) => metadata,
+                Err(failure) if shape.nodes.is_empty() => return Err(failure),
+                Err(failure) => {
+                    shape.unanswered = Some(failure);
+                    break;
+                }
+            };
             shape.nodes = nodes(&metadata);
             let found = topics::look(&metadata, topic).map(|()| topic_shape(&metadata, topic));
             shape.topics.insert(Arc::clone(topic), found);
@@ -158,11 +171,12 @@ impl Probe {
             let error = match self.reader.committed_offsets(question, slice(begun)) {
                 Ok(answer) => match answer.elements().first().map(|element| element.error()) {
                     None | Some(Ok(())) => return Ok(()),
-                    Some(Err(error)) => return Err(failure(Call::ReadResumePoint, &error)),
+                    Some(Err(error)) => error,
                 },
                 Err(error) => error,
             };
-            if code::of(&error) != Code::OperationTimedOut {
+            let code = code::of(&error);
+            if code != Code::OperationTimedOut && !code.asks_for_time() {
                 return Err(failure(Call::ReadResumePoint, &error));
             }
             self.wait_or(Call::ReadResumePoint, begun, &error)?;
@@ -238,9 +252,11 @@ impl Trial {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
+            // A cluster that has just started, or was never asked for a transaction before, wants a moment.
             let again = matches!(&error, KafkaError::Transaction(error)
-                if error.is_retriable() && error.code() == RDKafkaErrorCode::OperationTimedOut);
-            self.producer.poll(Duration::ZERO);
+                if error.is_retriable()
+                    && (error.code() == RDKafkaErrorCode::OperationTimedOut || code::translate(error.code()).asks_for_time()));
+            self.producer.poll(PAUSE);
             if !again {
                 return Err(self.explain(call, &error));
             }
