@@ -166,7 +166,8 @@ fn fault(error: Error, verify_name: bool) -> Option<Fault> {
         }
         CertificateError::NotValidForName => Fault::Name(Vec::new()),
         CertificateError::NotValidForNameContext { presented, .. } => Fault::Name(presented),
-        CertificateError::UnknownIssuer => Fault::Authority,
+        // An authority of the same name, with another key.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => Fault::Authority,
         other => Fault::Other(other.to_string()),
     })
 }
@@ -309,7 +310,7 @@ mod tests {
             of(Some(Fault::Name(names)), 30),
             of(Some(Fault::Name(Vec::new())), 30),
             of(Some(Fault::Authority), 30),
-            of(Some(Fault::Other("BadSignature".into())), 30),
+            of(Some(Fault::Other("UnhandledCriticalExtension".into())), 30),
             no_handshake(
                 address,
                 "kafka.tls",

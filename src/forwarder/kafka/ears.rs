@@ -1,5 +1,6 @@
 //! What the client library tells between calls: delivery reports, errors, log lines.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,6 +10,7 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::ProducerContext;
+use rdkafka::statistics::Statistics;
 use tracing::debug;
 
 use crate::forwarder::cluster::Failure;
@@ -33,6 +35,8 @@ struct Heard {
     /// The most telling error of a connection.
     cause: Option<(Code, String)>,
     all_down: bool,
+    /// Address of each broker that the cluster named; only where statistics were asked for.
+    nodes: BTreeMap<i32, String>,
 }
 
 impl Ears {
@@ -73,6 +77,11 @@ impl Ears {
         Some(Failure { call, code, topic: None, detail })
     }
 
+    /// The brokers that the cluster named, by their ids.
+    pub fn nodes(&self) -> BTreeMap<i32, String> {
+        self.heard().nodes.clone()
+    }
+
     /// What was heard last, to explain a call that timed out.
     pub fn cause(&self) -> Option<String> {
         self.heard().cause.as_ref().map(|(_, detail)| detail.clone())
@@ -96,6 +105,12 @@ impl ClientContext for Ears {
     /// The library repeats itself at every attempt; what it says reaches the log as the cause of a failed call.
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         debug!(?level, facility, message, "librdkafka");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        // Those of the configuration have no id.
+        let named = statistics.brokers.into_values().filter(|broker| broker.nodeid >= 0);
+        self.heard().nodes.extend(named.map(|broker| (broker.nodeid, broker.nodename)));
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -87,7 +87,9 @@ impl Probe {
     pub fn new(settings: &Kafka, agent_id: &str, limit: Duration) -> Result<Self, Failure> {
         let settings = Kafka { request_timeout: limit, ..settings.clone() };
         let group = format!("meterferry.{agent_id}.doctor");
-        let reader = config::reader(&settings, agent_id, &group);
+        let mut reader = config::reader(&settings, agent_id, &group);
+        // They name the brokers also where the library leaves the server that told them before it answers our question.
+        reader.set("statistics.interval.ms", "200");
         let reader = BaseConsumer::from_config_and_context(&reader, Ears::default())
             .map_err(|error| failure(Call::Configure, &error))?;
         Ok(Self { settings, agent_id: agent_id.to_owned(), group, reader, limit })
@@ -104,8 +106,13 @@ impl Probe {
         for topic in topics {
             let metadata = match self.metadata(topic) {
                 Ok(metadata) => metadata,
-                Err(failure) if shape.nodes.is_empty() => return Err(failure),
                 Err(failure) => {
+                    if shape.nodes.is_empty() {
+                        shape.nodes = self.named();
+                    }
+                    if shape.nodes.is_empty() {
+                        return Err(failure);
+                    }
                     shape.unanswered = Some(failure);
                     break;
                 }
@@ -115,6 +122,17 @@ impl Probe {
             shape.topics.insert(Arc::clone(topic), found);
         }
         Ok(shape)
+    }
+
+    /// The brokers as the library knows them.
+    fn named(&self) -> Vec<Node> {
+        serve(&self.reader);
+        let nodes = self.reader.context().nodes();
+        let node = |(id, address): (i32, String)| {
+            let (host, port) = address.rsplit_once(':')?;
+            Some(Node { id, host: host.trim_matches(['[', ']']).to_owned(), port: port.parse().ok()? })
+        };
+        nodes.into_iter().filter_map(node).collect()
     }
 
     fn metadata(&self, topic: &Arc<str>) -> Result<Metadata, Failure> {
