@@ -170,11 +170,19 @@ async fn examine(args: &Args, loaded: &Loaded, report: &mut Report) {
         tokio::spawn(async move { kafka::look(&settings, &agent_id, now_s).await })
     });
     if args.wants(Area::Configuration) {
-        let agent = match account.is_asking() {
-            true => agent_id.clone(),
-            false => format!("{agent_id}; what the user {} may do is looked at", account.name),
+        let unknown = settings.agent.id.is_none() && folder::is_hidden(folder);
+        let agent = match (unknown, account.is_asking()) {
+            (true, _) => Check::warning(
+                "agent",
+                format!("its id stands in {}, where you may not look; {agent_id} is assumed", folder.display()),
+                "sudo meterferry doctor, or set agent.id",
+            ),
+            (false, true) => Check::ok("agent", agent_id.clone()),
+            (false, false) => {
+                Check::ok("agent", format!("{agent_id}; what the user {} may do is looked at", account.name))
+            }
         };
-        report.group(Area::Configuration.word(), configuration::right(loaded, &account, &agent));
+        report.group(Area::Configuration.word(), configuration::right(loaded, &account, agent));
     }
     if args.wants(Area::Queue) {
         report.group(Area::Queue.word(), folder::look(&settings.queue, &account));

@@ -89,7 +89,7 @@ fn mismatch(certificate: &Given<PathBuf>, key: &Given<PathBuf>) -> Fault {
 fn kafka_authority(file: &Given<PathBuf>) -> Option<Fault> {
     let tls = Tls { ca_file: Some(file.value.clone()), verify_hostname: true, ..Tls::default() };
     let error = forwarder::takes_tls(&tls).err()?;
-    let message = format!("{}: librdkafka cannot use it: {}", shown(&file.value), openssl(&error));
+    let message = format!("{}: Kafka's client cannot use it: {}", shown(&file.value), openssl(&error));
     Some(("ca_file", file.place, message, AUTHORITY.to_owned()))
 }
 
@@ -106,12 +106,17 @@ fn kafka_identity(certificate: &Given<PathBuf>, key: &Given<PathBuf>) -> Option<
     };
     let path = shown(&given.value);
     let hint = format!("openssl {tool} -noout -text -in {path} shows what is in it");
-    Some((name, given.place, format!("{path}: librdkafka cannot use it: {}", openssl(&error)), hint))
+    Some((name, given.place, format!("{path}: Kafka's client cannot use it: {}", openssl(&error)), hint))
 }
 
 /// The reason at the end of OpenSSL's words.
 fn openssl(error: &str) -> &str {
-    error.rsplit(": ").next().unwrap_or(error).rsplit("::").next().unwrap_or(error).trim_matches([':', ' ', '.'])
+    let reason = error.rsplit(": ").next().unwrap_or(error).rsplit("::").next().unwrap_or(error);
+    match reason.trim_matches([':', ' ', '.']) {
+        // All that it says of anything that it cannot take apart.
+        "PEM lib" | "" => "it is damaged",
+        other => other,
+    }
 }
 
 /// What a person can do something with in rustls's words.

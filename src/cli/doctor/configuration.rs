@@ -8,9 +8,9 @@ use super::check::Check;
 use crate::config::{Loaded, Problem, Problems};
 
 /// A right one: its files, its warnings, and what the agent's user may not read.
-pub fn right(loaded: &Loaded, account: &Account, agent: &str) -> Vec<Check> {
+pub fn right(loaded: &Loaded, account: &Account, agent: Check) -> Vec<Check> {
     let files: Vec<_> = loaded.files.iter().map(|file| file.display().to_string()).collect();
-    let mut checks = vec![Check::ok("file", files.join(", ")), Check::ok("agent", agent)];
+    let mut checks = vec![Check::ok("file", files.join(", ")), agent];
     checks.extend(loaded.warnings.iter().map(|warning| problem(warning, Check::warning)));
     let hidden = loaded.files.iter().chain(&loaded.named).filter_map(|file| hidden(file, account));
     checks.extend(hidden);

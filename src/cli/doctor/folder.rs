@@ -1,6 +1,7 @@
 //! The queue's folder: may the agent use it, is there room, and what does it lie on.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ const SHORT_DELAY: Duration = Duration::from_secs(1);
 struct Facts {
     path: PathBuf,
     account: Account,
+    /// Whoever asks may not look at it.
+    hidden: bool,
     /// The folder itself, if it is there.
     owned: Option<Owned>,
     /// The folder or, where it is missing, the nearest one above it that is there.
@@ -57,6 +60,7 @@ fn facts(path: &Path, account: &Account) -> Facts {
     Facts {
         path: path.to_owned(),
         account: account.clone(),
+        hidden: is_hidden(path),
         owned: owned(path),
         nearest: (nearest.clone(), owned(&nearest)),
         closed,
@@ -67,6 +71,11 @@ fn facts(path: &Path, account: &Account) -> Facts {
         mount: place::mount(&nearest),
         medium: place::medium(&nearest),
     }
+}
+
+/// Whether whoever asks may not look at the folder, or into it.
+pub fn is_hidden(path: &Path) -> bool {
+    fs::read_dir(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn foreign(path: &Path, account: &Account) -> Option<(String, Owned)> {
@@ -96,6 +105,9 @@ fn permissions(facts: &Facts) -> Check {
         let message = format!("{path}: {who} may not pass {}, which {}", above.display(), belongs(*owned));
         return Check::wrong(NAME, message, "let others pass it").run(format!("sudo chmod a+x {}", above.display()));
     }
+    if facts.hidden && !facts.account.is_asking() {
+        return Check::skipped(NAME, format!("{path} belongs to others, and you may not look into it; try sudo"));
+    }
     let Some(owned) = facts.owned else {
         let (nearest, owned) = (facts.nearest.0.display(), facts.nearest.1);
         return match owned {
@@ -110,7 +122,7 @@ fn permissions(facts: &Facts) -> Check {
                 let make = format!("sudo install -d -o {who} -m 0700 {path}");
                 Check::wrong(NAME, message, "make it for the agent's user").run(make)
             }
-            None => Check::skipped(NAME, format!("{path} cannot be looked at from here; try sudo")),
+            None => Check::skipped(NAME, format!("{path} cannot be looked at; try sudo")),
         };
     };
     if !facts.account.may(owned, READ | WRITE | ENTER) {
@@ -136,6 +148,12 @@ fn room(settings: &settings::Queue, facts: &Facts) -> Check {
     const NAME: &str = "room";
     let Some(free) = facts.free else { return Check::skipped(NAME, "the file system does not say what is free") };
     let (used, most, spare) = (facts.used, settings.max_size, settings.min_free);
+    if facts.hidden {
+        return Check::skipped(
+            NAME,
+            format!("{} free on the disk; what the queue takes is not to be seen", bytes(free)),
+        );
+    }
     if free < spare {
         let message = format!("{} free, and queue.min_free keeps {}: no reading is taken", bytes(free), bytes(spare));
         return Check::wrong(NAME, message, "delete what else is on this disk, or lower queue.min_free");
@@ -256,6 +274,7 @@ mod tests {
         Facts {
             path: path.clone(),
             account: Account { name: "meterferry".into(), uid: AGENT, gids: vec![AGENT] },
+            hidden: false,
             owned: Some(owned),
             nearest: (path, Some(owned)),
             closed: None,
@@ -295,6 +314,7 @@ mod tests {
             said(|facts, _| facts.foreign = Some(("dead-letters.redb".into(), Owned { mode: 0o600, ..other }))),
             said(|facts, _| facts.owned = Some(Owned { uid: AGENT, gid: AGENT, mode: 0o755 })),
             said(|facts, _| facts.refused = Some("/q holds agent id \"a\"\n  hint: remove agent.id".into())),
+            said(|facts, _| facts.hidden = true),
             said(|facts, _| facts.owned = None),
             said(|facts, _| {
                 (facts.owned, facts.path) = (None, "/srv/queue".into());

@@ -27,12 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub async fn look(settings: &Settings, agent_id: &str, now_s: i64) -> Vec<Check> {
     let kafka = &settings.kafka;
     if kafka.bootstrap_servers.is_empty() {
-        let hint = "set it in meterferry.toml, in [kafka]: bootstrap_servers = [\"HOST:9092\"]";
-        let message = "kafka.bootstrap_servers is not set: readings are kept and not sent";
-        return vec![
-            Check::warning("server", message, hint),
-            Check::skipped("everything else", "no cluster is configured"),
-        ];
+        // The configuration's own warning, which stands among the first checks, is not given again.
+        let check = Check::skipped("cluster", "kafka.bootstrap_servers is not set: readings are kept and not sent");
+        let hint = Some("write bootstrap_servers = [\"HOST:9092\"] in [kafka]".to_owned());
+        return vec![Check { hint, ..check }];
     }
     let wanted = kafka.bootstrap_servers.iter().filter_map(|server| host_and_port(server).ok()).collect();
     let servers = reach_all(wanted, kafka, now_s).await;
@@ -246,7 +244,7 @@ mod tests {
         insta::assert_snapshot!(shown(checks));
     }
 
-    /// Promise 9: without a cluster there is a warning, and no failure.
+    /// Promise 9: without a cluster nothing of it is tried, and where to name it is said.
     #[tokio::test]
     async fn without_servers() {
         let settings = defaults(&Environment::of("/etc/meterferry", [("STATE_DIRECTORY", "/var/lib/meterferry")]));
