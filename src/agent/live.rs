@@ -28,6 +28,9 @@ const LARGEST: u64 = 1 << 20;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Live {
     pub process: u32,
+    /// Of the program; empty where it is older than this field.
+    #[serde(default)]
+    pub version: String,
     pub release_point: u64,
     pub end: u64,
     /// The queue has no room.
@@ -75,6 +78,7 @@ impl Live {
         });
         Self {
             process: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             release_point: metrics.queue.release_point.get(),
             end: metrics.queue.next_sequence.get(),
             blocked: metrics.queue.blocked.get(),

@@ -84,7 +84,7 @@ fn write_problem(out: &mut impl Write, style: Style, word: &str, problem: &Probl
 }
 
 /// As the agent calls itself: what is configured, or what its queue says, or what it will be called at its first start.
-fn agent_id(settings: &Settings) -> String {
+pub(super) fn agent_id(settings: &Settings) -> String {
     let of_queue = || Inspector::open(&settings.queue.path).ok().map(|queue| queue.identity().agent_id.clone());
     let configured = settings.agent.id.clone();
     configured.or_else(of_queue).unwrap_or_else(|| Machine::here().default_agent_id())

@@ -21,6 +21,7 @@ mod cluster;
 pub mod consume;
 pub mod dead_letters;
 pub mod demo;
+pub mod doctor;
 pub mod log;
 mod progress;
 pub mod queue;
@@ -69,6 +70,7 @@ const EXAMPLES: &str = "\
 Examples:
   meterferry demo                        the whole line in one terminal, nothing installed
   meterferry check                       is the configuration right?
+  meterferry doctor                      is everything right, from the broker to the cluster?
   meterferry run                         run the agent
   meterferry queue status                what waits, since when, and when it will be full
   meterferry dead-letters list           what could not be decoded, or was refused
@@ -88,6 +90,8 @@ pub enum Command {
     Run(run::Args),
     /// Check the configuration; report all that is wrong with it at once
     Check(check::Args),
+    /// Check everything from the configuration to the cluster, with the cure for what is wrong
+    Doctor(doctor::Args),
     /// Show the whole line at work in one terminal, with nothing installed
     Demo(demo::Args),
     /// Be a smart meter adapter
@@ -115,6 +119,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(args, global),
             Command::Check(args) => check::run(args, global),
+            Command::Doctor(args) => doctor::run(args, global),
             Command::Demo(args) => demo::run(args, global),
             Command::Simulate(args) => simulate::run(args, global),
             Command::Consume(args) => consume::run(args, global),

@@ -20,6 +20,7 @@ pub(super) struct Progress {
 pub(super) enum Unit {
     Bytes,
     Records,
+    Seconds,
 }
 
 impl Progress {
@@ -28,6 +29,8 @@ impl Progress {
         let template = match unit {
             Unit::Bytes => "{msg} {wide_bar} {binary_bytes} of {binary_total_bytes}, {eta} left",
             Unit::Records => "{msg} {wide_bar} {human_pos} of {human_len}, {eta} left",
+            // What is waited for may come any moment.
+            Unit::Seconds => "{msg} {wide_bar} {pos} s",
         };
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden()).with_style(style);

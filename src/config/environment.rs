@@ -3,6 +3,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+/// What systemd gives to meterferry.service.
+const SERVICE: [(&str, &str); 2] =
+    [("STATE_DIRECTORY", "/var/lib/meterferry"), ("CREDENTIALS_DIRECTORY", "/run/credentials/meterferry.service")];
+
 /// Environment variables, and the folder of the system's configuration.
 #[derive(Debug, Clone)]
 pub struct Environment {
@@ -21,6 +25,21 @@ impl Environment {
             .filter_map(|name| Some((name.to_owned(), PathBuf::from(std::env::var_os(name)?))))
             .collect();
         Self { variables, system: PathBuf::from("/etc/meterferry") }
+    }
+
+    /// For a person who looks after a service from outside: where the packaged configuration is used, the service's own
+    /// folders stand in for variables that only its process has.
+    #[must_use]
+    pub fn beside_service(mut self, explicit: Option<&Path>) -> Self {
+        if explicit.unwrap_or(&self.system.join("meterferry.toml")).starts_with(&self.system) {
+            for (name, folder) in SERVICE {
+                let folder = Path::new(folder);
+                if !self.variables.contains_key(name) && folder.is_dir() {
+                    self.variables.insert(name.to_owned(), folder.to_owned());
+                }
+            }
+        }
+        self
     }
 
     /// One with `variables` only, whose system folder is `system`.

@@ -12,6 +12,7 @@ use super::problem::{Place, Report};
 use super::raw::quoted;
 use super::section::{Given, Section, Taken};
 use super::settings::{Login, Secret, Tls};
+use super::usable;
 
 /// Bytes of the longest file that is read for the configuration: a bundle of certificates takes a quarter of it.
 pub const LONGEST_FILE: u64 = 1 << 20;
@@ -58,7 +59,10 @@ fn named(section: &mut Section, report: &mut Report, key: &str, around: Around<'
     let places = around.environment.places_of(Path::new(&given.value), around.beside);
     let found = places.iter().find(|path| path.exists()).unwrap_or(&places[places.len() - 1]);
     match read(found) {
-        Ok(content) => Taken::Value(Given { place, value: (found.clone(), content) }),
+        Ok(content) => {
+            report.was_read(found);
+            Taken::Value(Given { place, value: (found.clone(), content) })
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let tried: Vec<_> = places.iter().map(|path| path.display().to_string()).collect();
             report.error(
@@ -225,13 +229,15 @@ fn pem(
 pub enum Side {
     Client,
     Server,
+    /// A client whose TLS is librdkafka's, with the OpenSSL in it; the others' is rustls.
+    Kafka,
 }
 
 /// `ca_file`, `certificate_file` and `key_file` of a TLS table.
 pub fn tls(section: &mut Section, report: &mut Report, side: Side, around: Around<'_>) -> Tls {
     let place = section.place();
     let ca = match side {
-        Side::Client => certificates(section, report, "ca_file", around),
+        Side::Client | Side::Kafka => certificates(section, report, "ca_file", around),
         Side::Server => Taken::Absent,
     };
     let certificate = certificates(section, report, "certificate_file", around);
@@ -251,6 +257,9 @@ pub fn tls(section: &mut Section, report: &mut Report, side: Side, around: Aroun
                 report.error(place_of(one, section), format!("{set} is set and {missing} is not"), hint);
             }
         }
+    }
+    for (key, place, message, hint) in usable::faults(side, &ca, &certificate, &key) {
+        report.error(place, format!("{} is {message}", section.path_of(key)), hint);
     }
     let path = |taken: Taken<PathBuf>| taken.given().map(|given| given.value);
     Tls { ca_file: path(ca), certificate_file: path(certificate), key_file: path(key), verify_hostname: true }

@@ -23,6 +23,7 @@ mod schema;
 mod section;
 pub mod settings;
 mod units;
+mod usable;
 
 #[cfg(test)]
 mod any_bytes;
@@ -34,7 +35,7 @@ mod shipped;
 pub use dump::dump;
 pub use environment::Environment;
 pub use files::password;
-pub use names::show_address;
+pub use names::{host_and_port, is_loopback, show_address};
 pub use problem::{Problem, Problems};
 pub use units::{parse_duration, parse_size, show_duration, show_size};
 
@@ -46,6 +47,8 @@ pub struct Loaded {
     pub settings: Settings,
     /// The files read, in the order of reading.
     pub files: Vec<PathBuf>,
+    /// Secrets, certificates and keys that were read for it.
+    pub named: Vec<PathBuf>,
     /// What is allowed and may still be a mistake.
     pub warnings: Vec<Problem>,
 }
@@ -86,7 +89,8 @@ pub fn load(explicit: Option<&Path>, environment: &Environment) -> Result<Loaded
     let beside = main.parent().unwrap_or(Path::new(""));
     let settings = check::check(root, files::Around { environment, beside }, &mut report);
     let files = report.files().to_vec();
+    let named = report.named().to_vec();
     let wrong = report.has_errors();
     let problems = report.finish();
-    if wrong { Err(problems) } else { Ok(Loaded { settings, files, warnings: problems.warnings }) }
+    if wrong { Err(problems) } else { Ok(Loaded { settings, files, named, warnings: problems.warnings }) }
 }

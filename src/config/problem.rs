@@ -86,6 +86,8 @@ fn plural(count: usize, noun: &str) -> String {
 #[derive(Debug, Default)]
 pub struct Report {
     files: Vec<PathBuf>,
+    /// Files that keys name, and that were read.
+    named: Vec<PathBuf>,
     errors: Vec<(Option<Place>, Problem)>,
     warnings: Vec<(Option<Place>, Problem)>,
 }
@@ -99,6 +101,15 @@ impl Report {
 
     pub fn files(&self) -> &[PathBuf] {
         &self.files
+    }
+
+    /// A file that a key names was read.
+    pub fn was_read(&mut self, path: &Path) {
+        self.named.push(path.to_owned());
+    }
+
+    pub fn named(&self) -> &[PathBuf] {
+        &self.named
     }
 
     /// `file:line` of a place, for messages about two of them.

@@ -20,8 +20,8 @@ fn uncommented() -> String {
     shipped().lines().map(shown).collect::<Vec<_>>().join("\n")
 }
 
-const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n";
-const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMA==\n-----END PRIVATE KEY-----\n";
+const CERTIFICATE: &str = include_str!("../source/testdata/server.pem");
+const KEY: &str = include_str!("../source/testdata/server-key.pem");
 
 /// What `text` loads to, in a folder with all files that the shipped file names.
 fn loaded(text: &str) -> (tempfile::TempDir, Loaded) {

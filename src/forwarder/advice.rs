@@ -1,6 +1,7 @@
 //! What a person is told to do about a failure: the cure, as a command where there is one. Pure.
 
 use crate::forwarder::cluster::Failure;
+use crate::forwarder::grant::{Grant, Resource};
 use crate::forwarder::outcome::{Call, Class, Code};
 
 /// The names that stand in the advice.
@@ -64,8 +65,19 @@ impl Names {
     }
 
     fn right(&self, failure: &Failure) -> String {
+        let user = self.user();
+        format!("grant the right: {}", self.grant(failure).kafka_acls(&self.server, user))
+    }
+
+    /// Whom rights are granted to.
+    pub fn user(&self) -> &str {
+        self.user.as_deref().unwrap_or("NAME")
+    }
+
+    /// The right that is missing where a failure is of [`Class::Right`].
+    pub fn grant(&self, failure: &Failure) -> Grant {
         let prefix = format!("meterferry.{}.", self.agent_id);
-        let grant = match failure.code {
+        match failure.code {
             Code::TopicAuthorizationFailed => {
                 let topic = self.subject(failure);
                 let operation = match failure.call {
@@ -73,22 +85,15 @@ impl Names {
                     _ if topic == self.resume_topic => "Read",
                     _ => "Write",
                 };
-                format!("--operation {operation} --topic {topic}")
+                Grant { operation, resource: Resource::Topic(topic.to_owned()) }
             }
-            Code::GroupAuthorizationFailed => {
-                format!("--operation Read --group {prefix} --resource-pattern-type prefixed")
-            }
+            Code::GroupAuthorizationFailed => Grant { operation: "Read", resource: Resource::Groups(prefix) },
             Code::TransactionalIdAuthorizationFailed => {
-                format!("--operation Write --transactional-id {prefix} --resource-pattern-type prefixed")
+                Grant { operation: "Write", resource: Resource::TransactionalIds(prefix) }
             }
-            _ if failure.call == Call::CreateTopic => "--operation Create --cluster".to_owned(),
-            _ => "--operation IdempotentWrite --cluster".to_owned(),
-        };
-        let user = self.user.as_deref().unwrap_or("NAME");
-        format!(
-            "grant the right: kafka-acls.sh --bootstrap-server {} --add --allow-principal User:{user} {grant}",
-            self.server
-        )
+            _ if failure.call == Call::CreateTopic => Grant { operation: "Create", resource: Resource::Cluster },
+            _ => Grant { operation: "IdempotentWrite", resource: Resource::Cluster },
+        }
     }
 
     fn timestamp(&self, failure: &Failure) -> String {

@@ -8,7 +8,7 @@
 //! - [`batch`]: how much one transaction may carry. Pure.
 //! - [`transfer`]: the loop. It connects, settles where to go on ([`resume`], pure), and carries one transaction after the
 //!   other; a failed call ends the session, and [`outcome`] (pure) says what is done about it.
-//! - [`advice`] (pure), [`trouble`]: what a person is told.
+//! - [`advice`], [`grant`] (pure), [`trouble`]: what a person is told.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,11 +23,12 @@ use crate::metrics::Metrics;
 use crate::reading::{DeadLetter, Entry, Fingerprint, QueueId};
 use crate::shutdown::Shutdown;
 
-pub use kafka::takes_property;
+pub use kafka::{takes_property, takes_tls};
 
 pub mod advice;
 pub mod batch;
 pub mod cluster;
+pub mod grant;
 pub mod kafka;
 pub mod outcome;
 pub mod record;
@@ -109,7 +110,8 @@ pub fn group(agent_id: &str, queue_id: QueueId) -> String {
     format!("meterferry.{agent_id}.{queue_id}")
 }
 
-fn names(settings: &settings::Kafka, agent_id: &str) -> advice::Names {
+/// What stands in the advice to a person.
+pub fn names(settings: &settings::Kafka, agent_id: &str) -> advice::Names {
     advice::Names {
         server: settings.bootstrap_servers.first().cloned().unwrap_or_default(),
         user: settings.sasl.as_ref().map(|sasl| sasl.username.clone()),

@@ -19,6 +19,7 @@ mod mqtt_listener_tests;
 mod mqtt_outage;
 #[cfg(test)]
 mod mqtt_peer;
+pub mod mqtt_probe;
 mod mqtt_publisher;
 mod mqtt_seats;
 mod mqtt_subscription;

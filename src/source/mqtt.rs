@@ -170,26 +170,35 @@ impl MqttSource {
     }
 
     fn client(&self) -> Result<(AsyncClient, EventLoop), TlsError> {
-        let settings = &self.settings;
-        // An IPv6 address stays without brackets: rustls takes it as it is, and the resolver splits at the last colon.
-        let mut options = MqttOptions::new(&self.client_id, &settings.host, settings.port);
-        options
-            .set_keep_alive(Duration::from_secs(settings.keep_alive.as_secs().clamp(1, u16::MAX.into())))
-            .set_max_packet_size(settings.max_packet_size, MAX_PACKET)
-            .set_manual_acks(true)
-            .set_clean_session(false);
-        if let Some(login) = &settings.login {
-            options.set_credentials(&login.username, &login.password.0);
-        }
-        if let Some(tls) = &settings.tls {
-            options.set_transport(Transport::Tls(TlsConfiguration::Rustls(tls::client(tls)?)));
-        }
-        let (client, mut eventloop) = AsyncClient::new(options, REQUESTS);
-        let mut network = NetworkOptions::new();
-        network.set_tcp_nodelay(true);
-        // Whole seconds, and none would mean that no connection is ever in time.
-        network.set_connection_timeout(settings.connect_timeout.as_millis().div_ceil(1000).max(1) as u64);
-        eventloop.set_network_options(network);
-        Ok((client, eventloop))
+        client(&self.settings, &self.client_id, |options| {
+            options.set_manual_acks(true).set_clean_session(false);
+        })
     }
+}
+
+/// A client of the configured broker, with `further` options; not connected yet.
+pub(super) fn client(
+    settings: &settings::Mqtt,
+    client_id: &str,
+    further: impl FnOnce(&mut MqttOptions),
+) -> Result<(AsyncClient, EventLoop), TlsError> {
+    // An IPv6 address stays without brackets: rustls takes it as it is, and the resolver splits at the last colon.
+    let mut options = MqttOptions::new(client_id, &settings.host, settings.port);
+    options
+        .set_keep_alive(Duration::from_secs(settings.keep_alive.as_secs().clamp(1, u16::MAX.into())))
+        .set_max_packet_size(settings.max_packet_size, MAX_PACKET);
+    further(&mut options);
+    if let Some(login) = &settings.login {
+        options.set_credentials(&login.username, &login.password.0);
+    }
+    if let Some(tls) = &settings.tls {
+        options.set_transport(Transport::Tls(TlsConfiguration::Rustls(tls::client(tls)?)));
+    }
+    let (client, mut eventloop) = AsyncClient::new(options, REQUESTS);
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    // Whole seconds, and none would mean that no connection is ever in time.
+    network.set_connection_timeout(settings.connect_timeout.as_millis().div_ceil(1000).max(1) as u64);
+    eventloop.set_network_options(network);
+    Ok((client, eventloop))
 }

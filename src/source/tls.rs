@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, WantsVerifier};
 
 use crate::config::settings::Tls;
 
@@ -31,14 +33,39 @@ pub enum TlsError {
 
 /// For a client: trusts `ca_file`, else the system's roots; shows a certificate of its own if there is one.
 pub(super) fn client(tls: &Tls) -> Result<Arc<ClientConfig>, TlsError> {
-    let roots = match &tls.ca_file {
-        Some(path) => authorities(path)?,
-        None => system_roots()?,
-    };
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(TlsError::Versions)?
-        .with_root_certificates(roots);
+    with_identity(tls, builder()?.with_root_certificates(roots(tls)?))
+}
+
+/// What a client trusts: the authorities in `ca_file`, else the system's.
+///
+/// # Errors
+///
+/// If there are none, or they cannot be used.
+pub fn roots(tls: &Tls) -> Result<RootCertStore, TlsError> {
+    match &tls.ca_file {
+        Some(path) => authorities(path),
+        None => system_roots(),
+    }
+}
+
+/// For a client that has `verifier` judge the server; shows a certificate of its own if there is one.
+///
+/// # Errors
+///
+/// If its own files cannot be used.
+pub fn client_that_asks(tls: &Tls, verifier: Arc<dyn ServerCertVerifier>) -> Result<Arc<ClientConfig>, TlsError> {
+    with_identity(tls, builder()?.dangerous().with_custom_certificate_verifier(verifier))
+}
+
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider());
+    builder.with_safe_default_protocol_versions().map_err(TlsError::Versions)
+}
+
+fn with_identity(
+    tls: &Tls,
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let config = match identity(tls)? {
         None => builder.with_no_client_auth(),
         Some(identity) => builder
@@ -61,7 +88,7 @@ pub(super) fn server(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
 }
 
 /// Named explicitly: a provider installed for the whole process could be another one.
-fn provider() -> Arc<CryptoProvider> {
+pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
@@ -106,7 +133,12 @@ fn identity(tls: &Tls) -> Result<Option<Identity<'_>>, TlsError> {
     Ok(Some(Identity { certificate_file, key_file, chain: certificates(certificate_file)?, key }))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// The certificates in a PEM file, at least one.
+///
+/// # Errors
+///
+/// If there is none, or one cannot be read.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let unreadable = |source| TlsError::File { what: "certificates", path: path.to_owned(), source };
     let certificates =
         CertificateDer::pem_file_iter(path).map_err(unreadable)?.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;

@@ -26,6 +26,13 @@ basicConstraints = critical,CA:FALSE
 keyUsage = critical,digitalSignature
 extendedKeyUsage = serverAuth
 subjectAltName = DNS:elsewhere.example
+[made]
+database = index.txt
+new_certs_dir = .
+serial = serial.txt
+policy = any
+[any]
+commonName = supplied
 [client]
 basicConstraints = critical,CA:FALSE
 keyUsage = critical,digitalSignature
@@ -64,6 +71,38 @@ impl Certificates {
         self.identity("server", "/CN=localhost", "server")
     }
 
+    /// As [`Certificates::server`], but it ended years ago.
+    pub fn ended(&self) -> Identity {
+        let ended = Identity { certificate: self.path("ended.pem"), key: self.path("ended.key") };
+        let mut command = self.openssl(&["req", "-new", "-batch", "-nodes", "-newkey", "ec", "-config", "openssl.cnf"]);
+        command.args(["-pkeyopt", "ec_paramgen_curve:P-256", "-subj", "/CN=localhost"]);
+        process::run(command.args(["-keyout", "ended.key", "-out", "ended.csr"]));
+        fs::write(self.path("index.txt"), "").expect("write");
+        fs::write(self.path("serial.txt"), "01\n").expect("write");
+        let mut command = self.openssl(&["ca", "-batch", "-notext", "-config", "openssl.cnf"]);
+        command.args([
+            "-name",
+            "made",
+            "-cert",
+            "ca.pem",
+            "-keyfile",
+            "ca.key",
+            "-md",
+            "sha256",
+            "-extensions",
+            "server",
+        ]);
+        command.args(["-startdate", "20200101000000Z", "-enddate", "20210101000000Z"]);
+        process::run(command.args(["-in", "ended.csr", "-out", "ended.pem"]));
+        ended
+    }
+
+    fn openssl(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("openssl");
+        command.current_dir(self.folder.path()).args(arguments);
+        command
+    }
+
     /// For a server of another name.
     pub fn elsewhere(&self) -> Identity {
         self.identity("elsewhere", "/CN=elsewhere.example", "elsewhere")
@@ -93,8 +132,7 @@ impl Certificates {
     }
 
     fn make(&self, name: &str, subject: &str, kind: &str, signed: bool) {
-        let mut command = Command::new("openssl");
-        command.current_dir(self.folder.path()).args(["req", "-x509", "-batch", "-nodes", "-days", "30"]);
+        let mut command = self.openssl(&["req", "-x509", "-batch", "-nodes", "-days", "30"]);
         command.args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-config", "openssl.cnf"]);
         command.args(["-subj", subject, "-extensions", kind]);
         command.args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.pem")]);

@@ -133,7 +133,7 @@ impl Kafka {
 
     /// A proxy whose port is what the broker itself names to those who come through it.
     pub fn proxy(&self) -> Proxy {
-        let (listener, port) = self.proxied("127.0.0.1", "PLAINTEXT");
+        let (listener, port) = self.proxied_plain();
         Proxy::on(listener, port)
     }
 
@@ -146,6 +146,11 @@ impl Kafka {
     /// What [`Kafka::proxy`] is made of, for a broker that names itself [`NAME`].
     pub fn named(&self) -> (TcpListener, u16) {
         self.proxied(NAME, "PLAINTEXT")
+    }
+
+    /// What [`Kafka::proxy`] is made of.
+    pub fn proxied_plain(&self) -> (TcpListener, u16) {
+        self.proxied("127.0.0.1", "PLAINTEXT")
     }
 
     fn proxied(&self, host: &str, protocol: &str) -> (TcpListener, u16) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use super::certificates::Certificates;
+use super::certificates::{Certificates, Identity};
 use super::process::{self, Running};
 use super::wait::{self, SOON};
 
@@ -22,6 +22,8 @@ pub struct Options<'a> {
     /// With TLS; clients must show a certificate of the same authority if `client_certificates`.
     pub tls: Option<&'a Certificates>,
     pub client_certificates: bool,
+    /// What it shows; none: a good one of `tls`.
+    pub identity: Option<Identity>,
     /// User and password; nobody else is let in.
     pub login: Option<(&'a str, &'a str)>,
     /// Further lines for its configuration file, or other values for those that it has.
@@ -145,7 +147,7 @@ fn configuration(folder: &Path, port: u16, options: &Options<'_>) -> String {
         .expect("a string takes it");
     }
     if let Some(certificates) = options.tls {
-        let server = certificates.server();
+        let server = options.identity.clone().unwrap_or_else(|| certificates.server());
         writeln!(
             text,
             "cafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate {}",

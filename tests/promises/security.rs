@@ -20,7 +20,8 @@ fn secret(folder: &TempDir, name: &str, text: &str) -> PathBuf {
     path
 }
 
-fn tls_table(header: &str, certificates: &Certificates, identity: Option<&Identity>) -> String {
+/// A table of TLS that trusts these certificates' authority.
+pub fn tls_table(header: &str, certificates: &Certificates, identity: Option<&Identity>) -> String {
     let mut text = format!("{header}\nca_file = {:?}", certificates.ca());
     if let Some(identity) = identity {
         text += &format!("\ncertificate_file = {:?}\nkey_file = {:?}", identity.certificate, identity.key);

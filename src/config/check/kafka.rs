@@ -161,7 +161,7 @@ fn replication(section: &mut Section, report: &mut Report) -> i32 {
 
 fn tls(section: &mut Section, around: Around<'_>, report: &mut Report) -> Option<Tls> {
     let mut table = section.table(report, "tls", "kafka.tls").given()?.value;
-    let tls = files::tls(&mut table, report, Side::Client, around);
+    let tls = files::tls(&mut table, report, Side::Kafka, around);
     let verify_hostname = table.flag(report, "verify_hostname").or(true);
     table.finish(report, |_| None);
     Some(Tls { verify_hostname, ..tls })

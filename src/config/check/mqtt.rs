@@ -53,7 +53,7 @@ pub fn check(
 /// `[source.tls]` of either type.
 pub fn tls(section: &mut Section, side: Side, around: Around<'_>, report: &mut Report) -> Option<Tls> {
     let keys = match side {
-        Side::Client => schema::MQTT_TLS,
+        Side::Client | Side::Kafka => schema::MQTT_TLS,
         Side::Server => schema::MQTT_LISTENER_TLS,
     };
     let mut table = section.table(report, "tls", "source.tls").given()?.value.with_keys(keys);

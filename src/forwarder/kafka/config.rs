@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseProducer, DefaultProducerContext};
 
 use crate::config::settings::{Compression, Delivery, Kafka, Sasl, SaslMechanism, Tls};
 
@@ -21,6 +22,29 @@ pub fn takes_property(name: &str, value: &str) -> Result<(), String> {
         Err(KafkaError::ClientConfig(_, why, ..)) => Err(why.trim().to_owned()),
         Err(other) => Err(other.to_string()),
         Ok(_) => Ok(()),
+    }
+}
+
+/// Whether the library can use the files of `tls`, of which there may be any; otherwise what it says about them. Makes a
+/// client that connects to nothing.
+///
+/// # Errors
+///
+/// The library's own words.
+pub fn takes_tls(tls: &Tls) -> Result<(), String> {
+    let mut config = ClientConfig::new();
+    config.set_log_level(RDKafkaLogLevel::Emerg);
+    for (key, value) in security(Some(tls), None) {
+        // Where its own file is not named, the system's roots are not what is asked about.
+        if key != "ssl.ca.location" || tls.ca_file.is_some() {
+            config.set(key, value);
+        }
+    }
+    let made: Result<BaseProducer<DefaultProducerContext>, KafkaError> = config.create();
+    match made {
+        Ok(_) => Ok(()),
+        Err(KafkaError::ClientCreation(why)) => Err(why.trim().to_owned()),
+        Err(other) => Err(other.to_string()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the client library tells between calls: delivery reports, errors, log lines.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,6 +10,7 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::ProducerContext;
+use rdkafka::statistics::Statistics;
 use tracing::debug;
 
 use crate::forwarder::cluster::Failure;
@@ -33,6 +35,8 @@ struct Heard {
     /// The most telling error of a connection.
     cause: Option<(Code, String)>,
     all_down: bool,
+    /// Address of each broker that the cluster named; only where statistics were asked for.
+    nodes: BTreeMap<i32, String>,
 }
 
 impl Ears {
@@ -55,6 +59,11 @@ impl Ears {
         self.heard().undelivered.clone()
     }
 
+    /// The delivery that failed since this was last asked.
+    pub fn take_undelivered(&self) -> Option<Failure> {
+        self.heard().undelivered.take()
+    }
+
     /// Why there will be no answer, if that is certain: every broker is down, the login was refused, or a right is missing.
     pub fn cut_off(&self, call: Call) -> Option<Failure> {
         let heard = self.heard();
@@ -66,6 +75,11 @@ impl Ears {
         let (code, detail) =
             heard.cause.clone().unwrap_or_else(|| (Code::AllBrokersDown, "all brokers are down".to_owned()));
         Some(Failure { call, code, topic: None, detail })
+    }
+
+    /// The brokers that the cluster named, by their ids.
+    pub fn nodes(&self) -> BTreeMap<i32, String> {
+        self.heard().nodes.clone()
     }
 
     /// What was heard last, to explain a call that timed out.
@@ -91,6 +105,12 @@ impl ClientContext for Ears {
     /// The library repeats itself at every attempt; what it says reaches the log as the cause of a failed call.
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         debug!(?level, facility, message, "librdkafka");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        // Those of the configuration have no id.
+        let named = statistics.brokers.into_values().filter(|broker| broker.nodeid >= 0);
+        self.heard().nodes.extend(named.map(|broker| (broker.nodeid, broker.nodename)));
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

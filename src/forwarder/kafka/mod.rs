@@ -20,11 +20,12 @@ mod config;
 mod ears;
 mod errand;
 pub mod look;
+pub mod probe;
 mod producer;
 mod topics;
 
 pub use config::connection;
-pub use config::takes_property;
+pub use config::{takes_property, takes_tls};
 use ears::Ears;
 use errand::Errands;
 use producer::Link;

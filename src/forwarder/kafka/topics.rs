@@ -73,18 +73,21 @@ impl Administrator {
 
     fn limits_of(&self, topic: &Arc<str>) -> Result<TopicLimits, Failure> {
         let fail = |error: &KafkaError| Failure { topic: Some(Arc::clone(topic)), ..failure(Call::Topics, error) };
-        let question = [ResourceSpecifier::Topic(topic)];
-        let results =
-            self.runtime.block_on(self.client.describe_configs(&question, &self.options)).map_err(|e| fail(&e))?;
+        self.describe(&ResourceSpecifier::Topic(topic)).map(|resource| limits(&resource)).map_err(|error| fail(&error))
+    }
+
+    /// A topic's or a broker's configuration.
+    pub fn describe(&self, what: &ResourceSpecifier<'_>) -> Result<ConfigResource, KafkaError> {
+        let results = self.runtime.block_on(self.client.describe_configs([what], &self.options))?;
         match results.into_iter().next() {
             // rdkafka 0.39 does not look at the error that Kafka gives for the topic: a refusal is an answer without entries, and
             // taken for an answer it would say "no limits".
             Some(Ok(resource)) if resource.entries.is_empty() => {
-                Err(fail(&KafkaError::AdminOp(RDKafkaErrorCode::TopicAuthorizationFailed)))
+                Err(KafkaError::AdminOp(RDKafkaErrorCode::TopicAuthorizationFailed))
             }
-            Some(Ok(resource)) => Ok(limits(&resource)),
-            Some(Err(code)) => Err(fail(&KafkaError::AdminOp(code))),
-            None => Err(fail(&KafkaError::AdminOp(RDKafkaErrorCode::NoEnt))),
+            Some(Ok(resource)) => Ok(resource),
+            Some(Err(code)) => Err(KafkaError::AdminOp(code)),
+            None => Err(KafkaError::AdminOp(RDKafkaErrorCode::NoEnt)),
         }
     }
 }
