@@ -31,14 +31,14 @@ pub struct Drained {
 }
 
 /// Sends what waits in the queue that `options` opens, under its own ids and from Kafka's resume point on, until nothing
-/// is left or `shutdown` is asked for. `topics` names the topic of each source. `progress` is told the sequences done and
-/// how many there were, ten times a second.
+/// is left or `shutdown` is asked for. `topics` names the topic of each source. `progress` is told the sequences done, or
+/// nothing while Kafka is waited for, and how many there were, ten times a second.
 pub fn drain(
     kafka: settings::Kafka,
     topics: BTreeMap<Arc<str>, String>,
     options: &queue::Options,
     shutdown: &Shutdown,
-    mut progress: impl FnMut(u64, u64),
+    mut progress: impl FnMut(Option<u64>, u64),
 ) -> Result<Drained, AgentError> {
     let (metrics, clock) = (Arc::new(Metrics::default()), Clock::new());
     let Queue { intake, outlet, writer, recovered } =
@@ -61,13 +61,14 @@ pub fn drain(
     let forwarder = thread.map_err(AgentError::Thread)?;
     let released = || metrics.queue.release_point.get();
     while released() < end && !forwarder.is_finished() && !shutdown.is_asked() {
-        progress(released().saturating_sub(start), end - start);
+        let done = released().saturating_sub(start);
+        progress(metrics.forwarder.connected.get().then_some(done), end - start);
         std::thread::sleep(LOOK);
     }
     shutdown.ask();
     let forwarded = super::join(forwarder);
     let written = writer.join();
-    progress(released().saturating_sub(start), end - start);
+    progress(Some(released().saturating_sub(start)), end - start);
     written?;
     forwarded?;
     let forwarder = &metrics.forwarder;

@@ -46,6 +46,9 @@ pub struct Live {
     /// Sequences lost to damage since its start.
     #[serde(default)]
     pub lost: u64,
+    /// Dead letters deleted since its start, for lack of room or for their age.
+    #[serde(default)]
+    pub letters_deleted: u64,
     pub sources: Vec<LiveSource>,
 }
 
@@ -88,6 +91,7 @@ impl Live {
             stored_per_second: metrics.queue.stored_rate.get() as f64 / 1000.0,
             sent_per_second: metrics.forwarder.sent_rate.get() as f64 / 1000.0,
             lost: metrics.queue.lost.get(),
+            letters_deleted: metrics.queue.dead_letters_deleted.get(),
             sources: sources.collect(),
         }
     }

@@ -47,6 +47,9 @@ must be named, or what it sent to the others counts as missing.
 With --from, what Kafka dates earlier is in no figure. It is read where a number would be missing
 without it: dates do not always rise with the numbers.
 
+A queue that begins with 1 although the agent had another before is one whose folder was deleted: what
+still waited in the old one is lost, and nothing in Kafka knows of it. That is said.
+
 A queue that begins above 1 is a fork, which goes on counting, or has lost its beginning. Where no
 other queue of the agent ends there, that is said; it does not change the exit code.
 

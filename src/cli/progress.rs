@@ -49,6 +49,12 @@ impl Progress {
         }
     }
 
+    /// So much was done before, or came by itself: how long the rest takes is told by what comes now.
+    pub fn begins_at(&mut self, position: u64) {
+        self.bar.set_position(position);
+        self.bar.reset_eta();
+    }
+
     /// What is done now.
     pub fn says(&self, what: &str) {
         self.bar.set_message(what.to_owned());

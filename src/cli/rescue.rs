@@ -282,10 +282,17 @@ fn sent(settings: Settings, options: &Options, shutdown: &Shutdown) -> Result<Dr
         .iter()
         .map(|source| (Arc::clone(&source.name), source.kafka_topic.clone().unwrap_or_else(|| default.clone())))
         .collect();
-    let mut progress = Progress::new("sending", 1, Unit::Records);
+    let mut progress = Progress::new("waiting for Kafka", 1, Unit::Records);
+    let (mut before, mut sends) = (0, false);
     let drained = drain::drain(settings.kafka, topics, options, shutdown, |done, of| {
         progress.of(of);
-        progress.at(done);
+        if done.is_some() != sends {
+            sends = done.is_some();
+            progress.says(if sends { "sending" } else { "waiting for Kafka" });
+            progress.begins_at(done.unwrap_or(before));
+        }
+        before = done.unwrap_or(before);
+        progress.at(before);
     });
     drop(progress);
     let drained = drained.map_err(|error| fail(&error))?;

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::queue::folder::is_full;
 use crate::queue::segment::SegmentError;
 
 /// The queue cannot be opened. Nothing was changed.
@@ -109,13 +110,16 @@ pub enum QueueError {
 }
 
 impl QueueError {
+    /// Whether a file's content is at fault, so that salvaging it is the cure.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Segment(error) if error.is_damage())
+    }
+
     /// Whether room on the disk is all that is missing.
     pub fn is_full(&self) -> bool {
         match self {
             Self::Segment(error) => error.is_full(),
-            Self::Write { source, .. } => {
-                source.kind() == io::ErrorKind::StorageFull || source.kind() == io::ErrorKind::QuotaExceeded
-            }
+            Self::Write { source, .. } => is_full(source),
             Self::Stopped | Self::Read { .. } | Self::Unsalvageable { .. } => false,
         }
     }

@@ -19,6 +19,11 @@ pub(super) fn is_medium(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| medium.contains(&code))
 }
 
+/// Whether room on the disk is all that is missing.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// A folder on a disk. Clones mean the same folder.
 #[derive(Debug, Clone)]
 pub(super) struct Folder {
@@ -141,6 +146,8 @@ fn make(disk: &dyn Disk, path: &Path) -> io::Result<()> {
         {
             Ok(())
         }
+        // What waits in it is to be sent all the same; its own flush is tried again before anything is appended.
+        Err(error) if was_there && is_full(&error) => Ok(()),
         synchronised => synchronised,
     }
 }

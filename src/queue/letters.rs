@@ -143,6 +143,13 @@ pub struct Occupied<'i> {
 }
 
 impl Occupied<'_> {
+    /// Makes the dead letters readable, as the agent does at its start: what can be read of a damaged file is kept, and the
+    /// damaged one beside it.
+    pub fn recover_letters(&self) -> Result<(), QueueError> {
+        self.inspector.letters().recover()?;
+        Ok(())
+    }
+
     /// Deletes these dead letters for good; returns how many were there.
     pub fn delete_letters(&self, ids: &[LetterId]) -> Result<u64, QueueError> {
         Ok(self.inspector.letters().remove(ids)?)

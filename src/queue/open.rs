@@ -15,7 +15,7 @@ use super::claim::{claim, unusable};
 use super::dead_letter::DeadLetters;
 use super::disk::Disk;
 use super::error::{OpenError, QueueError};
-use super::folder::Folder;
+use super::folder::{Folder, is_full};
 use super::identity::{self, Identity, Unreadable};
 use super::limit::Limit;
 use super::lock::{self, Lock};
@@ -78,7 +78,14 @@ pub(super) fn open(
     let lock = lock::take(folder)?;
     folder.remove_unfinished().map_err(unusable)?;
     // Names that were given before the last end may not be on the medium yet.
-    folder.sync().map_err(unusable)?;
+    let named = match folder.sync() {
+        // Everything can be read and sent, which is what makes room. Nothing is appended before they are.
+        Err(error) if is_full(&error) => {
+            warn!(%error, "the disk is full: the queue takes nothing until there is room");
+            false
+        }
+        synchronised => synchronised.map(|()| true).map_err(unusable)?,
+    };
     let segments = segments(folder).map_err(unusable)?;
     let (identity, fresh) = identity(folder, options, &segments)?;
     release::settle(folder);
@@ -100,6 +107,7 @@ pub(super) fn open(
         hardware_serial: options.hardware_serial.clone(),
         active: None,
         newest: 0,
+        named,
         stray: None,
         next: 1,
         release_point: released.unwrap_or(1),

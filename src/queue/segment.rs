@@ -19,7 +19,7 @@ use redb::{
 
 use super::block;
 use super::disk::{Access, Backend};
-use super::folder::{Folder, UNFINISHED};
+use super::folder::{Folder, UNFINISHED, is_full};
 
 const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
 /// Bytes of a file's pages kept in memory; redb's default is 1 GiB.
@@ -52,7 +52,7 @@ pub enum SegmentError {
 impl SegmentError {
     /// Whether room on the disk is all that is missing.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+        matches!(self, Self::Io { source, .. } if is_full(source))
     }
 
     /// Whether the file's content is at fault, so that salvaging it is the cure.

@@ -34,6 +34,8 @@ pub(super) struct Store {
     pub(super) active: Option<Active>,
     /// Of the newest segment, open or not.
     pub(super) newest: u64,
+    /// Whether the names of the segments are certainly on the medium.
+    pub(super) named: bool,
     /// Of a segment whose creation failed, and of which a file may be left.
     pub(super) stray: Option<u64>,
     /// The next sequence that will be given out.
@@ -143,6 +145,7 @@ impl Store {
     /// Appends in one transaction; when this returns, the records are on disk and readers see them.
     pub fn commit(&mut self, batch: &Batch) -> Result<(), QueueError> {
         let Some(last) = batch.last() else { return Ok(()) };
+        self.ensure_named()?;
         self.ensure_format()?;
         self.ensure_active()?;
         let Some(active) = &self.active else { return Err(QueueError::Stopped) };
@@ -226,6 +229,16 @@ impl Store {
             let before = self.identity.format;
             self.change_identity(|identity| identity.format = FORMAT)?;
             info!(before, now = FORMAT, "the queue's format was raised: an older meterferry refuses it from now on");
+        }
+        Ok(())
+    }
+
+    /// What is appended to a file is not durable before its name is.
+    fn ensure_named(&mut self) -> Result<(), QueueError> {
+        if !self.named {
+            let synchronised = self.folder.create().and_then(|()| self.folder.sync());
+            synchronised.map_err(|source| QueueError::Write { path: self.folder.path().to_owned(), source })?;
+            self.named = true;
         }
         Ok(())
     }

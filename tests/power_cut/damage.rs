@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use meterferry::config::settings::WhenFull;
+use meterferry::queue;
 use meterferry::queue::inspect::Inspector;
 use meterferry::reading::{Body, Entry, QueueId};
 use rand::RngExt;
@@ -45,9 +46,10 @@ struct Sample {
 #[test]
 fn damage_is_noticed_contained_and_told() {
     let strands = scale(10_000, 50_000) / STRAND;
-    let salvaged = AtomicU64::new(0);
+    let (salvaged, with_packed) = (AtomicU64::new(0), AtomicU64::new(0));
     strands::run(strands, |strand, random| {
         let (sample, other) = (sample(random), sample(random));
+        with_packed.fetch_add(u64::from(has_packed(&sample.tree)), Ordering::Relaxed);
         for case in 0..STRAND {
             let mut tree = sample.tree.clone();
             let what: Vec<String> =
@@ -62,6 +64,11 @@ fn damage_is_noticed_contained_and_told() {
     });
     eprintln!("{} cases, {} files set aside", strands * STRAND, salvaged.load(Ordering::Relaxed));
     assert!(salvaged.into_inner() > strands * STRAND / 10);
+    assert!(with_packed.into_inner() > strands / 5, "too few queues with packed segments");
+}
+
+fn has_packed(tree: &Tree) -> bool {
+    tree.names_where(is_segment).iter().any(|path| !frames(&tree.content(path).expect("a file").bytes()).is_empty())
 }
 
 /// One of the places where a record stands.
@@ -80,6 +87,15 @@ fn copies(tree: &Tree, written: &[Written]) -> Vec<Copy> {
     let mut copies = Vec::new();
     for path in tree.names_where(is_segment) {
         let bytes = tree.content(&path).expect("a file").bytes();
+        let packed = frames(&bytes);
+        for (sequences, region) in &packed {
+            let of = |sequence| Copy { sequence, path: path.clone(), region: region.clone() };
+            copies.extend(sequences.clone().map(of));
+        }
+        if !packed.is_empty() {
+            // What stands in the open there, the packer found nothing to shorten in.
+            continue;
+        }
         let mut at = 0;
         while let Some(next) = bytes[at..].iter().position(|byte| *byte == b'<') {
             at += next;
@@ -96,6 +112,18 @@ fn copies(tree: &Tree, written: &[Written]) -> Vec<Copy> {
         }
     }
     copies
+}
+
+/// The frames of packed records in a segment's file (see src/queue/frame.rs): their sequences, and where they stand.
+fn frames(bytes: &[u8]) -> Vec<(std::ops::RangeInclusive<u64>, std::ops::Range<usize>)> {
+    const HEADER: usize = 36;
+    let mut frames = Vec::new();
+    for at in (0..bytes.len().saturating_sub(HEADER)).filter(|at| bytes[*at..].starts_with(b"MFP\x01")) {
+        let long = |offset| u64::from_le_bytes(bytes[at + offset..at + offset + 8].try_into().expect("8 bytes"));
+        let packed = u32::from_le_bytes(bytes[at + 32..at + HEADER].try_into().expect("4 bytes"));
+        frames.push((long(8)..=long(16), at..at + HEADER + packed as usize));
+    }
+    frames
 }
 
 /// The number at the beginning of a payload.
@@ -159,10 +187,18 @@ fn sample(random: &mut StdRng) -> Sample {
         life.end().expect("an orderly end");
         tree
     };
+    let tree = if random.random_bool(0.5) { packed(tree) } else { tree };
     let newest = tree.names_where(is_segment).pop().expect("a segment");
     let newest = newest.file_stem().and_then(|name| name.to_str()?.parse().ok()).expect("a sequence");
     let copies = copies(&tree, &written);
     Sample { tree, written, queue_id, newest, letters, copies }
+}
+
+/// The same queue after the line was down for long.
+fn packed(tree: Tree) -> Tree {
+    let disk = SimulatedDisk::new(tree);
+    queue::pack_on(Arc::new(disk.clone()), Path::new(FOLDER), &mut |_| true).expect("it can be packed");
+    disk.live()
 }
 
 /// Does one thing to one file; says what.

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use meterferry::config::settings::WhenFull;
+
 use crate::compare::{chain, ensure, examine, revive};
 use crate::disk::{Log, SimulatedDisk};
 use crate::fault::{EIO, ENOSPC, EROFS, Fault, Kind};
@@ -91,6 +93,30 @@ fn run(random: &mut StdRng, counts: &Counts) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Promises 1 and 6: a disk so full that not even the folder's names can be flushed refuses no start: what waits is
+/// read, nothing is acknowledged, and when there is room the queue goes on by itself.
+#[test]
+fn a_full_disk_refuses_no_start() {
+    let setting = Setting { segment_size: 64 << 10, max_size: 1 << 30, when_full: WhenFull::Block, packs: false };
+    let disk = SimulatedDisk::new(Tree::root("/data"));
+    let mut life = Life::open(disk.clone(), &setting).expect("a new queue");
+    life.append(200).expect("room");
+    life.end().expect("an orderly end");
+    disk.inject(Fault::new(&[Kind::Sync], ENOSPC, 0, usize::MAX));
+    let mut life = Life::open(disk.clone(), &setting).expect("a full disk can be drained");
+    life.settle().expect("it runs");
+    assert_eq!(life.read(1).expect("readable").len(), 200);
+    life.ledger.next_number = 1_000;
+    life.hand_in(5).expect("it listens");
+    life.settle().expect("it runs");
+    assert_eq!((life.acknowledged(), life.is_blocked()), (0, true));
+    life.release(150).expect("released");
+    disk.heal();
+    recover(&mut life, &setting, true).expect("it goes on");
+    assert_eq!((life.acknowledged(), life.read(201).expect("readable").len()), (5, 5));
+    life.end().expect("an orderly end");
 }
 
 #[derive(Debug, Clone)]

@@ -11,10 +11,10 @@ use serde_json::Value;
 use crate::harness::by_hand::{ByHand, Hand};
 use crate::harness::kafka::Kafka;
 use crate::harness::line::Line;
-use crate::harness::mosquitto::mosquitto_pub;
+use crate::harness::mosquitto::{Options, mosquitto_pub};
 use crate::harness::process::{self, Running};
 use crate::harness::scale::scale;
-use crate::harness::wait::{self, PATIENT};
+use crate::harness::wait::{self, PATIENT, SOON};
 
 const GAP: &str = "io.meterferry.gap";
 const DEVICES: [&str; 5] = ["alpha", "beta", "gamma", "delta", "epsilon"];
@@ -145,6 +145,66 @@ fn repeats_and_disorder() {
     assert_eq!((outcome.code, outcome.of(0, "repeats"), outcome.of(0, "readings")), (Some(0), &3.into(), &13.into()));
     assert_eq!(outcome.of(0, "out_of_order.within_a_device"), 1, "8 stands behind 13");
     assert_eq!(outcome.of(0, "out_of_order.within_the_queue"), 5);
+}
+
+/// Promise 3: what an agent in `at-least-once` repeats after a kill is counted, said, and not held against it.
+#[test]
+#[ignore = "needs Mosquitto and Kafka: run tests/run"]
+fn repeats_of_an_agent_at_least_once() {
+    let kafka = Kafka::shared();
+    let mut line =
+        Line::with(kafka, "audit-again", &Options::default(), |config, _| config.kafka("delivery = \"at-least-once\""));
+    line.agent.failpoint(Some("released"));
+    line.start();
+    line.publish_until_failpoint();
+    line.agent.failpoint(None);
+    line.agent.start();
+    line.publish(20);
+    line.audit();
+    line.agent.stop();
+    let outcome = audit(kafka, &["--topic", &line.topic]);
+    let readings = line.publisher.published().len();
+    assert_eq!((outcome.code, outcome.of(0, "readings")), (Some(0), &readings.into()), "{}", outcome.value);
+    assert!(outcome.of(0, "repeats").as_u64() > Some(0), "{}", outcome.value);
+    let text = table(kafka, &line.topic);
+    assert!(text.contains("repeated, to be dropped by ce_id: at-least-once may"), "{text}");
+}
+
+/// Promise 9: readings that were lost with the queue's folder leave no trace in Kafka; that there may be such is said.
+#[test]
+#[ignore = "needs Mosquitto and Kafka: run tests/run"]
+fn a_folder_that_was_deleted() {
+    let kafka = Kafka::shared();
+    let mut line = Line::new(kafka, "audit-deleted-folder");
+    line.start();
+    line.publish(20);
+    line.audit();
+    line.agent.stop();
+    line.agent.set_open_day(1);
+    line.agent.start();
+    // With its receipt, which knows of all that was there.
+    line.agent.wait_figures("the day's receipt to be sent", SOON, |live| live.release_point == 22);
+    line.agent.stop();
+    line.agent.reconfigure(|queue| line.config(queue).kafka("bootstrap_servers = [\"127.0.0.1:9\"]"));
+    line.agent.start();
+    line.publish(30);
+    line.agent.wait_figures("the readings to wait", SOON, |live| live.end == 52);
+    line.agent.stop();
+    std::fs::remove_dir_all(line.agent.queue()).expect("the queue's folder");
+    line.agent.reconfigure(|queue| line.config(queue));
+    line.agent.start();
+    line.publish(10);
+    line.agent.wait_figures("the new queue to be sent", SOON, |live| live.release_point == 11);
+    line.agent.stop();
+    let outcome = audit(kafka, &["--topic", &line.topic]);
+    assert_eq!((outcome.code, outcome.of(0, "receipts.agree")), (Some(0), &1.into()), "{}", outcome.value);
+    let queues = [(0, "new", 20), (1, "anew", 10)];
+    for (at, beginning, readings) in queues {
+        assert_eq!((outcome.of(at, "beginning"), outcome.of(at, "readings")), (&beginning.into(), &readings.into()));
+    }
+    assert_eq!(outcome.of(1, "after_queue"), outcome.of(0, "queue_id"));
+    let text = table(kafka, &line.topic);
+    assert!(text.contains("what still waited in that one was lost with its folder"), "{text}");
 }
 
 /// Promise 9: an agent that sends to two topics has one row of numbers; of one topic alone nothing follows.

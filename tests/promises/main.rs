@@ -16,6 +16,7 @@ mod broker;
 mod card;
 mod clock;
 mod cluster;
+mod daily;
 mod disk;
 mod doctor;
 mod honest;

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
+use rumqttc::QoS;
 
 use crate::harness::adapter::Adapter;
 use crate::harness::agent::Agent;
 use crate::harness::auditor::Auditor;
+use crate::harness::clock::Clock;
 use crate::harness::config::Config;
 use crate::harness::document::{self, Message};
 use crate::harness::kafka::Kafka;
@@ -284,4 +286,32 @@ fn a_slow_stop_says_who_still_runs() {
     proxy.hold(Direction::FromServer, false);
     line.agent.start();
     line.finish().assert_exact();
+}
+
+/// Promise 6: dead letters go when they are older than `queue.dead_letters_max_age`; that is said and counted.
+#[test]
+#[ignore = "needs Mosquitto and Kafka: run tests/run"]
+fn old_dead_letters_go() {
+    let mut line = Line::new(Kafka::shared(), "old-letters");
+    let clock = Clock::new();
+    line.agent.inside(clock.words());
+    clock.set(Duration::from_secs(40 * 86_400), false);
+    line.start();
+    line.publisher.publish_raw("sma", QoS::AtLeastOnce, false, b"an old one");
+    let set_aside = |line: &Line<'_>| {
+        let letters = dead_letters(line);
+        letters.iter().filter(|letter| letter["set_aside"].is_string()).count()
+    };
+    wait::until_true("the dead letter to be set aside", SOON, || set_aside(&line) == 1);
+    line.agent.stop();
+    clock.set_right();
+    line.agent.reconfigure(|queue| line.config(queue).queue("dead_letters_max_age = \"30d\""));
+    line.start();
+    line.publisher.publish_raw("sma", QoS::AtLeastOnce, false, b"a new one");
+    wait::until_true("both to be set aside", SOON, || set_aside(&line) == 2);
+    line.agent.wait_log("dead letters older than queue.dead_letters_max_age were deleted", Duration::from_secs(150));
+    let left = dead_letters(&line);
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(line.agent.figures().expect("the agent answers").letters_deleted, 1);
+    line.agent.stop();
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use rumqttc::{TlsConfiguration, Transport};
 use tempfile::TempDir;
@@ -264,6 +265,41 @@ fn consume_logs_in_as_configured() {
             .collect();
         let published: Vec<_> = line.publisher.published().into_iter().map(|message| message.payload).collect();
         assert_eq!(values, published, "{mechanism:?}");
+    }
+}
+
+/// Security: `audit` reads over TLS and SASL/SCRAM, as the configuration says and as `-X` says, with no right but READ on
+/// the topic.
+#[test]
+#[ignore = "needs Mosquitto and Kafka: run tests/run"]
+fn audit_logs_in() {
+    let kafka = Kafka::shared();
+    let folder = process::scratch("secrets");
+    let mut line = Line::new(kafka, "audit-login");
+    line.start();
+    line.publish(5);
+    line.finish().assert_exact();
+    kafka.allow("reader", &["Read"], &["--topic", &line.topic]);
+    line.agent.reconfigure(|queue| {
+        let [tls, sasl] = login(kafka, &folder, "reader", "SCRAM-SHA-512");
+        line.config(queue).kafka(&brokers(&kafka.sasl())).table(&tls).table(&sasl)
+    });
+    let password = USERS.iter().find(|(name, _)| *name == "reader").expect("a user of the test bed").1;
+    let properties = [
+        "security.protocol=sasl_ssl".to_owned(),
+        "sasl.mechanism=SCRAM-SHA-256".to_owned(),
+        "sasl.username=reader".to_owned(),
+        format!("sasl.password={password}"),
+        format!("ssl.ca.location={}", kafka.certificates().ca().display()),
+    ];
+    let mut by_hand = Command::new(env!("CARGO_BIN_EXE_meterferry"));
+    by_hand.args(["audit", "--json", "--brokers", &kafka.sasl(), "--topic", &line.topic]);
+    by_hand.args(properties.iter().flat_map(|property| ["-X", property])).env("XDG_CONFIG_HOME", "/nonexistent");
+    for mut audit in [line.agent.command(&["audit", "--json"]), by_hand] {
+        let output = audit.output().expect("it runs");
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+        assert_eq!((output.status.code(), &value["queues"][0]["readings"]), (Some(0), &5.into()), "{value}");
     }
 }
 

@@ -399,6 +399,8 @@ fn is_exact(gap: &Stretch) -> bool {
 pub(super) enum Beginning {
     /// With the first one there is.
     New,
+    /// With the first one there is, although the agent had this queue before: its folder was deleted or replaced.
+    Anew(String),
     /// Behind the last one of this queue of the same agent: a fork.
     Fork(String),
     /// Later, because what was before was deleted by Kafka or not asked for.

@@ -38,12 +38,17 @@ fn queue(finding: &Finding) -> Value {
         "complete": finding.is_complete(),
         "beginning": match &finding.beginning {
             Beginning::New => "new",
+            Beginning::Anew(_) => "anew",
             Beginning::Fork(_) => "fork",
             Beginning::LeftOut => "left_out",
             Beginning::Unknown => "unknown",
         },
         "fork_of": match &finding.beginning {
             Beginning::Fork(of) => Some(of),
+            _ => None,
+        },
+        "after_queue": match &finding.beginning {
+            Beginning::Anew(before) => Some(before),
             _ => None,
         },
         "first": finding.begin,

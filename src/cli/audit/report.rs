@@ -53,7 +53,7 @@ pub(super) fn text(partitions: &[Partition], conclusion: &Conclusion) -> String 
 
 fn row(finding: &Finding) -> [String; 8] {
     [
-        finding.queue.chars().take(8).collect(),
+        short(&finding.queue),
         count(finding.begin),
         count(finding.end),
         count(finding.readings),
@@ -62,6 +62,11 @@ fn row(finding: &Finding) -> [String; 8] {
         count(finding.repeats),
         count(finding.out_of_order.of_the_queue),
     ]
+}
+
+/// What tells a queue from others.
+fn short(queue: &str) -> String {
+    queue.chars().take(8).collect()
 }
 
 fn line(cells: &[String; 8], widths: &[usize]) -> String {
@@ -83,9 +88,12 @@ fn remarks(text: &mut String, finding: &Finding) {
     }
     match &finding.beginning {
         Beginning::New | Beginning::LeftOut => {}
-        Beginning::Fork(of) => {
-            say(format!("begins where queue {} ends: a fork", of.chars().take(8).collect::<String>()))
-        }
+        Beginning::Anew(before) => say(format!(
+            "{WARNING}a new queue after {}{WARNING:#}: what still waited in that one was lost with its folder; nothing in Kafka \
+             knows of it",
+            short(before)
+        )),
+        Beginning::Fork(of) => say(format!("begins where queue {} ends: a fork", short(of))),
         Beginning::Unknown => say(format!(
             "{WARNING}begins with {}: what was before is not in Kafka{WARNING:#}: a fork, which goes on counting, or lost",
             count(finding.begin)
@@ -108,6 +116,10 @@ fn remarks(text: &mut String, finding: &Finding) {
     }
     if finding.not_kept > 0 {
         say(format!("{} not there, and perhaps among what Kafka has deleted: not judged", count(finding.not_kept)));
+    }
+    if finding.repeats > 0 {
+        let number = count(finding.repeats);
+        say(format!("{number} repeated, to be dropped by ce_id: at-least-once may, exactly-once does not"));
     }
     if finding.out_of_order.of_a_device > 0 {
         let number = count(finding.out_of_order.of_a_device);

@@ -159,6 +159,7 @@ impl Tally {
         find_forks(&mut findings);
         let began = |finding: &Finding| finding.first.and_then(|first| first.time_ms);
         findings.sort_by(|a, b| (&a.agent, began(a), &a.queue).cmp(&(&b.agent, began(b), &b.queue)));
+        find_new_beginnings(&mut findings);
         Conclusion { findings, records: self.records, foreign: self.foreign }
     }
 }
@@ -172,6 +173,17 @@ fn find_forks(findings: &mut [Finding]) {
     for finding in findings.iter_mut().filter(|finding| finding.beginning == Beginning::Unknown) {
         if let Some(of) = ends.get(&(finding.agent.clone(), finding.begin)) {
             finding.beginning = Beginning::Fork(of.clone());
+        }
+    }
+}
+
+/// An agent whose folder is deleted begins a new queue: nobody knows what waited in the old one. Expects those of an agent
+/// in the order of their first readings.
+fn find_new_beginnings(findings: &mut [Finding]) {
+    for next in 1..findings.len() {
+        let (before, finding) = (&findings[next - 1], &findings[next]);
+        if finding.beginning == Beginning::New && before.agent == finding.agent {
+            findings[next].beginning = Beginning::Anew(before.queue.clone());
         }
     }
 }

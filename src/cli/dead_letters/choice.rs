@@ -9,9 +9,10 @@ use std::time::Duration;
 use super::letter::Place;
 use super::waiting;
 use crate::cli::units::count;
-use crate::cli::{fail, terminal};
+use crate::cli::{chain, fail, terminal};
 use crate::clock::{self, Clock};
 use crate::config::parse_duration;
+use crate::queue::QueueError;
 use crate::queue::inspect::Inspector;
 use crate::queue::letters::LetterId;
 use crate::reading::{Body, DeadLetter, QueueId};
@@ -103,12 +104,18 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// Those meant, all of them set aside; nothing is meant by default.
-    pub fn chosen(&self, inspector: &Inspector) -> Result<Chosen, ExitCode> {
+    /// Nothing is meant by default.
+    pub fn is_made(&self) -> Result<(), ExitCode> {
         if self.names.is_empty() && !self.all && self.filter.is_empty() {
             terminal::fail("which ones?\n  hint: name their sequences, or --source, --reason, --older-than, or --all");
             return Err(ExitCode::from(2));
         }
+        Ok(())
+    }
+
+    /// Those meant, all of them set aside.
+    pub fn chosen(&self, inspector: &Inspector) -> Result<Chosen, ExitCode> {
+        self.is_made()?;
         let chosen = chosen(inspector, &self.names, &self.filter)?;
         if let Some(letter) = chosen.waiting.first() {
             let sequence = letter.sequence;
@@ -149,13 +156,26 @@ pub fn none_of(all: u64, otherwise: &str) -> String {
     }
 }
 
+/// Says what is wrong with the file, and the cure.
+fn unreadable(error: &QueueError) -> ExitCode {
+    if !error.is_damage() {
+        return fail(error);
+    }
+    terminal::fail(format_args!(
+        "{}\n  hint: the agent keeps what can be read of it at its next start; with the agent stopped, meterferry queue repair \
+         does so now",
+        chain(error)
+    ));
+    ExitCode::FAILURE
+}
+
 /// Those of `names`, or all that are set aside, as far as `filter` takes them.
 ///
 /// # Errors
 ///
 /// One that is named is not there, or is there under several queue ids.
 pub fn chosen(inspector: &Inspector, names: &[Name], filter: &Filter) -> Result<Chosen, ExitCode> {
-    let all = inspector.letter_ids().map_err(|error| fail(&error))?;
+    let all = inspector.letter_ids().map_err(|error| unreadable(&error))?;
     let mut chosen = Chosen { ids: if names.is_empty() { all.clone() } else { Vec::new() }, ..Chosen::default() };
     for name in names {
         let found: Vec<_> = all.iter().copied().filter(|id| name.is(id)).collect();
