@@ -271,7 +271,7 @@ fn one_drain(kafka: &Kafka, count: u64) -> (f64, u64) {
     let topic = kafka.topic("drain", 1);
     let mosquitto = Mosquitto::start();
     let mut agent = Agent::new(|queue| Config::new(&topic, queue, &kafka.plain(), &topic).mqtt(mosquitto.port()));
-    let queue_id = on_disk::fill(&agent.queue(), &topic, &document::readings(&["90296857"], 0, count));
+    let queue_id = on_disk::fill(&agent.queue(), &topic, document::readings(&["90296857"], 0, count));
     let group = format!("meterferry.{topic}.{queue_id}");
     agent.start();
     agent.wait_log("connected to Kafka", PATIENT);
