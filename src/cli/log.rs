@@ -6,9 +6,12 @@ use std::process::ExitCode;
 use clap::ColorChoice;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::Global;
 use crate::config::Environment;
+use crate::recent::Recent;
 
 /// Begins to log as `--log` and `--color` say. Fails with a word on standard error if the filter makes no sense.
 pub fn start(global: &Global) -> Result<(), ExitCode> {
@@ -43,7 +46,11 @@ pub fn start(global: &Global) -> Result<(), ExitCode> {
         .with_target(false);
     let journal = Environment::of_process().variable("JOURNAL_STREAM").is_some();
     // A second start in one process (a test) keeps the first one's log.
-    let _ = if journal { log.without_time().try_init() } else { log.try_init() };
+    let _ = if journal {
+        log.without_time().finish().with(Recent).try_init()
+    } else {
+        log.finish().with(Recent).try_init()
+    };
     Ok(())
 }
 

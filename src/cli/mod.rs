@@ -21,6 +21,7 @@ mod cluster;
 pub mod consume;
 pub mod dead_letters;
 pub mod demo;
+mod lasting;
 pub mod log;
 mod progress;
 pub mod queue;
@@ -28,6 +29,7 @@ pub mod rescue;
 pub mod run;
 mod signals;
 pub mod simulate;
+pub mod status;
 mod terminal;
 pub mod units;
 pub mod version;
@@ -70,6 +72,7 @@ Examples:
   meterferry demo                        the whole line in one terminal, nothing installed
   meterferry check                       is the configuration right?
   meterferry run                         run the agent
+  meterferry status                      the running agent at a glance
   meterferry queue status                what waits, since when, and when it will be full
   meterferry dead-letters list           what could not be decoded, or was refused
   meterferry rescue /mnt/.../queue       send on the queue of a dying card
@@ -86,6 +89,8 @@ Exit codes:
 pub enum Command {
     /// Run the agent
     Run(run::Args),
+    /// Show the running agent at a glance
+    Status(status::Args),
     /// Check the configuration; report all that is wrong with it at once
     Check(check::Args),
     /// Show the whole line at work in one terminal, with nothing installed
@@ -114,6 +119,7 @@ impl Cli {
         let global = &self.global;
         match self.command {
             Command::Run(args) => run::run(args, global),
+            Command::Status(args) => status::run(&args, global),
             Command::Check(args) => check::run(args, global),
             Command::Demo(args) => demo::run(args, global),
             Command::Simulate(args) => simulate::run(args, global),

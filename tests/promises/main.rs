@@ -35,4 +35,5 @@ mod repeated_not_lost;
 mod rescue;
 mod security;
 mod siege;
+mod status;
 mod tools;
