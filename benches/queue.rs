@@ -94,6 +94,7 @@ fn options(path: &Path) -> queue::Options {
         windows: std::collections::BTreeMap::new(),
         max_dead_letters: 16 << 20,
         dead_letters_max_age: None,
+        keeps_wear: false,
         agent_id: None,
         default_agent_id: "bench".to_owned(),
         hardware_serial: None,

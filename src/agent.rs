@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
+use crate::config::Environment;
 use crate::config::machine::Machine;
 use crate::config::settings::{Interface, Settings, Source, WhenFull};
 use crate::failpoint;
@@ -31,6 +32,8 @@ pub mod ingest;
 pub mod live;
 mod pace;
 pub mod replay;
+mod sight;
+pub mod start;
 mod summary;
 mod timekeeper;
 mod watchdog;
@@ -138,9 +141,11 @@ pub async fn run(
     let forwarder_pulse = agent.health.watch("the forwarder", silence);
     let forwarder = agent.start_forwarder(outlet, &recovered, Arc::clone(&forwarder_pulse))?;
     let timekeeper = Timekeeper::new(clock, forwarder_pulse);
-    let (folder, counted, asked) = (options.path.clone(), Arc::clone(&agent.metrics), agent.shutdown.clone());
+    let told = Arc::new(live::Told::new(&agent.settings, &recovered, &agent.metrics, clock, opened));
+    let (asked, runtime) = (agent.shutdown.clone(), Environment::of_process().runtime());
+    let answering = live::answer(Arc::clone(&told), runtime, asked);
     agent.spawn("the status socket".to_owned(), async move {
-        live::answer(&folder, counted, asked).await;
+        answering.await;
         Ok(())
     });
     let result = match agent.start_sources(&recovered).await {
@@ -148,7 +153,8 @@ pub async fn run(
             notifier.ready(&summary::status(&agent.metrics));
             let pulse = agent.health.watch("the supervision", failpoint::silence(TASK_SILENCE));
             watchdog.watch(std::mem::take(&mut agent.health));
-            agent.watch(&writer, &forwarder, &pulse, timekeeper, notifier).await
+            told.started(&recovered);
+            agent.watch(&writer, &forwarder, &pulse, timekeeper, notifier, &told).await
         }
         // A stop during the start: the queue may have ended before the sources were there.
         Err(AgentError::Queue(QueueError::Stopped)) if agent.shutdown.is_asked() => Ok(()),
@@ -354,6 +360,7 @@ impl Agent {
         pulse: &Pulse,
         mut timekeeper: Timekeeper,
         notifier: &Notifier,
+        told: &live::Told,
     ) -> Result<(), AgentError> {
         let mut summary = summary::Summary::new(&self.metrics);
         let mut pace = pace::Pace::default();
@@ -373,6 +380,7 @@ impl Agent {
             let now = Instant::now();
             pace.sample(now, &self.metrics);
             pulse.beat();
+            told.look(now);
             timekeeper.look(now).map_err(AgentError::ClockSetBack)?;
             if now >= next_status {
                 notifier.status(&summary::status(&self.metrics));
@@ -496,6 +504,7 @@ pub fn unconfigured_options(path: &Path) -> queue::Options {
         windows: BTreeMap::new(),
         max_dead_letters: u64::MAX,
         dead_letters_max_age: None,
+        keeps_wear: false,
         agent_id: None,
         default_agent_id: Machine::here().default_agent_id(),
         hardware_serial: None,
@@ -515,6 +524,7 @@ pub fn queue_options(settings: &Settings, path: &Path, machine: &Machine) -> que
         windows: settings.sources.iter().map(|source| (source.name.to_string(), window(settings, source))).collect(),
         max_dead_letters: settings.queue.max_dead_letters,
         dead_letters_max_age: settings.queue.dead_letters_max_age,
+        keeps_wear: true,
         agent_id: settings.agent.id.clone(),
         default_agent_id: machine.default_agent_id(),
         hardware_serial: machine.hardware_serial.clone(),

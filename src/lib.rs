@@ -22,7 +22,8 @@
 //! - [`agent`]: the only place that wires the stages together.
 //!
 //! Around the line: [`config`] (the only reader of files and environment), [`clock`], [`backoff`], [`flapping`], [`shutdown`],
-//! [`metrics`], [`notify`], [`failpoint`] (where a test may end the process), [`simulate`] (the adapter as it speaks)
+//! [`metrics`], [`wear`] and [`card`] (what is written, and how long the card lasts), [`recent`] (the log's last words),
+//! [`notify`], [`failpoint`] (where a test may end the process), [`simulate`] (the adapter as it speaks)
 //! and [`cli`] (one file a subcommand).
 //!
 //! # What is not there
@@ -67,6 +68,12 @@ pub mod shutdown;
 pub mod failpoint;
 
 pub mod metrics;
+
+pub mod wear;
+
+pub mod card;
+
+pub mod recent;
 
 pub mod health;
 

@@ -79,6 +79,8 @@ pub struct QueueMetrics {
     pub stored_rate: Count,
     /// The next sequence.
     pub next_sequence: Count,
+    /// First sequence of the oldest segment.
+    pub first_sequence: Count,
     /// The next sequence that is not yet safely in Kafka.
     pub release_point: Count,
     /// Sequences from there on that are known to hold nothing: lost, or given up.
@@ -130,6 +132,8 @@ pub struct ForwarderMetrics {
     pub gap_records: Count,
     pub forks: Count,
     pub connected: Flag,
+    /// Where Kafka is, is not configured: readings are kept and not sent.
+    pub unconfigured: Flag,
 }
 
 /// All of them.

@@ -1,6 +1,5 @@
 //! One line an interval: what came in, what went out, what waits.
 
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use tracing::info;
 use crate::cli::units;
 use crate::clock::Clock;
 use crate::metrics::{Metrics, SourceMetrics};
+use crate::wear;
 
 /// The figures at the last line, from which the next tells the difference.
 pub(super) struct Summary {
@@ -69,7 +69,7 @@ impl Figures {
             redelivered: sum(|source| source.redelivered.get()),
             undecodable: sum(|source| source.undecodable.get()),
             reconnects: reconnects + metrics.forwarder.connects.get().saturating_sub(1),
-            written: written(),
+            written: wear::bytes_written(),
         }
     }
 }
@@ -77,7 +77,11 @@ impl Figures {
 /// One line for `systemctl status`.
 pub(super) fn status(metrics: &Metrics) -> String {
     let connected = metrics.sources.values().filter(|source| source.connected.get()).count();
-    let kafka = if metrics.forwarder.connected.get() { "Kafka connected" } else { "Kafka not connected" };
+    let kafka = match &metrics.forwarder {
+        kafka if kafka.unconfigured.get() => "kafka.bootstrap_servers is not set",
+        kafka if kafka.connected.get() => "Kafka connected",
+        _ => "Kafka not connected",
+    };
     let waiting = metrics.queue.waiting();
     let oldest = oldest(metrics).map_or_else(String::new, |age| format!(", the oldest for {}", units::duration(age)));
     let blocked = if metrics.queue.blocked.get() { "; the queue is full" } else { "" };
@@ -91,11 +95,4 @@ fn oldest(metrics: &Metrics) -> Option<Duration> {
     let received = metrics.queue.oldest_ms.load(Ordering::Relaxed);
     let age = Clock::new().now().wall_ms.saturating_sub(received);
     (received > 0).then(|| Duration::from_millis(u64::try_from(age).unwrap_or(0)))
-}
-
-/// Bytes that this process had written to the disk, by the kernel's count (proc(5), `/proc/pid/io`).
-fn written() -> u64 {
-    let text = fs::read_to_string("/proc/self/io").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
-    line.and_then(|figure| figure.parse().ok()).unwrap_or(0)
 }

@@ -12,6 +12,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::Global;
 use crate::config::Environment;
 use crate::notify::journal::Journal;
+use crate::recent::Recent;
 
 /// Begins to log as `--log` and `--color` say. Fails with a word on standard error if the filter makes no sense.
 pub fn start(global: &Global) -> Result<(), ExitCode> {
@@ -35,7 +36,7 @@ pub fn start(global: &Global) -> Result<(), ExitCode> {
     let environment = Environment::of_process();
     let stream = environment.variable("JOURNAL_STREAM");
     if let Some(journal) = Journal::of_standard_error(stream.and_then(|stream| stream.to_str())) {
-        let _ = tracing_subscriber::registry().with(filter).with(journal).try_init();
+        let _ = tracing_subscriber::registry().with(filter).with(journal).with(Recent).try_init();
         return Ok(());
     }
     let color = match global.color {
@@ -51,7 +52,11 @@ pub fn start(global: &Global) -> Result<(), ExitCode> {
         .with_ansi(color)
         .with_target(false);
     // A second start in one process (a test) keeps the first one's log.
-    let _ = if stream.is_some() { log.without_time().try_init() } else { log.try_init() };
+    let _ = if stream.is_some() {
+        log.without_time().finish().with(Recent).try_init()
+    } else {
+        log.finish().with(Recent).try_init()
+    };
     Ok(())
 }
 

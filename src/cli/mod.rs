@@ -22,6 +22,7 @@ pub mod consume;
 pub mod dead_letters;
 pub mod demo;
 pub mod doctor;
+mod lasting;
 pub mod log;
 mod progress;
 pub mod queue;
@@ -29,6 +30,7 @@ pub mod rescue;
 pub mod run;
 mod signals;
 pub mod simulate;
+pub mod status;
 mod terminal;
 pub mod units;
 pub mod version;
@@ -72,6 +74,7 @@ Examples:
   meterferry check                       is the configuration right?
   meterferry doctor                      is everything right, from the broker to the cluster?
   meterferry run                         run the agent
+  meterferry status                      the running agent at a glance
   meterferry queue status                what waits, since when, and when it will be full
   meterferry dead-letters list           what could not be decoded, or was refused
   meterferry rescue /mnt/.../queue       send on the queue of a dying card
@@ -88,6 +91,8 @@ Exit codes:
 pub enum Command {
     /// Run the agent
     Run(run::Args),
+    /// Show the running agent at a glance
+    Status(status::Args),
     /// Check the configuration; report all that is wrong with it at once
     Check(check::Args),
     /// Check everything from the configuration to the cluster, with the cure for what is wrong
@@ -118,6 +123,7 @@ impl Cli {
         let global = &self.global;
         match self.command {
             Command::Run(args) => run::run(args, global),
+            Command::Status(args) => status::run(&args, global),
             Command::Check(args) => check::run(args, global),
             Command::Doctor(args) => doctor::run(args, global),
             Command::Demo(args) => demo::run(args, global),

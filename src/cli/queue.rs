@@ -10,12 +10,12 @@ use crate::queue::inspect::Inspector;
 use crate::queue::walk::Walk;
 
 mod export;
-mod forecast;
+pub(super) mod forecast;
 mod pack;
 mod peek;
 pub(super) mod record;
 mod repair;
-mod status;
+pub(super) mod status;
 mod verify;
 
 #[derive(Debug, clap::Subcommand)]

@@ -63,6 +63,7 @@ pub fn run(args: Args, global: &Global) -> ExitCode {
         Ok(loaded) => {
             let mut errors = anstream::AutoStream::new(std::io::stderr(), terminal::colours(global.color));
             let _closed = check::report_warnings(&mut errors, &loaded.warnings);
+            agent::live::configured_by(&loaded.files);
             loaded.settings
         }
         Err(code) => return code,

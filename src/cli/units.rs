@@ -21,6 +21,21 @@ pub fn bytes(n: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// 1,500,000 → "1.5 MB": powers of a thousand, as cards are sold.
+pub fn decimal(n: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if n < 1000 {
+        return format!("{n} B");
+    }
+    let mut value = n as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
 /// 1234567 → "1,234,567".
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
@@ -87,6 +102,7 @@ mod tests {
             [bytes(0), bytes(1023), bytes(1536), bytes(1 << 20), bytes(u64::MAX)].join(" "),
             "0 B 1023 B 1.5 KiB 1.0 MiB 16384.0 PiB"
         );
+        assert_eq!([decimal(999), decimal(1_500_000), decimal(197_000_000_000)].join(" "), "999 B 1.5 MB 197.0 GB");
         assert_eq!([count(0), count(999), count(1000), count(1_234_567)].join(" "), "0 999 1,000 1,234,567");
         let of = |seconds| duration(Duration::from_secs(seconds));
         assert_eq!([of(59), of(61), of(3_700), of(90_000)].join(" | "), "59 s | 1 min 1 s | 1 h 1 min | 1 d 1 h");

@@ -39,6 +39,7 @@ fn queue(lines: &mut Lines, queue: &Queue) {
     lines.text("max_reading_size", show_size(queue.max_reading_size as u64));
     lines.text("max_dead_letters", show_size(queue.max_dead_letters));
     lines.text_if("dead_letters_max_age", queue.dead_letters_max_age.map(show_duration));
+    lines.text_if("card_endurance", queue.card_endurance.map(show_size));
 }
 
 fn kafka(lines: &mut Lines, kafka: &Kafka) {

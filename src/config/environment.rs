@@ -17,7 +17,14 @@ pub struct Environment {
 impl Environment {
     /// That of this process, with `/etc/meterferry`.
     pub fn of_process() -> Self {
-        let folders = ["STATE_DIRECTORY", "CREDENTIALS_DIRECTORY", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "HOME"];
+        let folders = [
+            "STATE_DIRECTORY",
+            "RUNTIME_DIRECTORY",
+            "CREDENTIALS_DIRECTORY",
+            "XDG_CONFIG_HOME",
+            "XDG_STATE_HOME",
+            "HOME",
+        ];
         let service_manager = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "JOURNAL_STREAM"];
         let variables = folders
             .into_iter()
@@ -75,6 +82,13 @@ impl Environment {
         }
         let user = self.folder("XDG_STATE_HOME").or_else(|| Some(self.folder("HOME")?.join(".local/state")))?;
         Some(user.join("meterferry"))
+    }
+
+    /// `$RUNTIME_DIRECTORY`, the first of systemd's colon list: where a running agent's socket is. None outside of systemd.
+    pub fn runtime(&self) -> Option<PathBuf> {
+        let list = self.variables.get("RUNTIME_DIRECTORY")?;
+        let first = list.to_string_lossy().split(':').next().map(PathBuf::from);
+        first.filter(|path| path.is_absolute())
     }
 
     /// Where a relative file of `[…] password_file` and its like may stand: `$CREDENTIALS_DIRECTORY`, then `beside`.

@@ -15,6 +15,7 @@ const QUEUE: &[&str] = &[
     "max_reading_size",
     "max_dead_letters",
     "dead_letters_max_age",
+    "card_endurance",
 ];
 
 const KAFKA: &[&str] = &[

@@ -69,6 +69,8 @@ pub struct Queue {
     pub max_dead_letters: u64,
     /// Dead letters older than this are deleted. None: never for their age.
     pub dead_letters_max_age: Option<Duration>,
+    /// Bytes that the card may have written to it in its life. None: 300 times its size.
+    pub card_endurance: Option<u64>,
 }
 
 /// `queue.when_full`

@@ -69,6 +69,7 @@ impl Forwarder {
     /// Only where the queue cannot be used: nothing that Kafka does ends it.
     pub fn run(self) -> Result<(), BacklogError> {
         if self.settings.bootstrap_servers.is_empty() {
+            self.metrics.forwarder.unconfigured.set(true);
             warn!("kafka.bootstrap_servers is not set: readings are kept and not sent. Set it in meterferry.toml");
             while !self.shutdown.is_asked() {
                 transfer::pause(Duration::from_secs(1), &self.shutdown, self.heartbeat.as_ref());

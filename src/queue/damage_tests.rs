@@ -31,6 +31,7 @@ fn options(path: &Path) -> Options {
         windows: BTreeMap::new(),
         max_dead_letters: 1 << 20,
         dead_letters_max_age: None,
+        keeps_wear: false,
         agent_id: None,
         default_agent_id: "pi-1".into(),
         hardware_serial: None,

@@ -14,6 +14,7 @@ use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
 use super::lock;
+use crate::wear;
 
 /// A file system. Nothing but [`Disk::sync`], [`Disk::sync_folder`], [`Disk::overwrite`] and a backend's `sync_data` makes
 /// anything durable.
@@ -145,6 +146,7 @@ impl Disk for LocalDisk {
     fn overwrite(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         let file = OpenOptions::new().write(true).open(path)?;
         file.write_all_at(content, 0)?;
+        wear::flushed();
         file.sync_all()
     }
 
@@ -156,6 +158,7 @@ impl Disk for LocalDisk {
     }
 
     fn sync(&self, path: &Path) -> io::Result<()> {
+        wear::flushed();
         File::open(path)?.sync_all()
     }
 
@@ -167,6 +170,7 @@ impl Disk for LocalDisk {
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        wear::flushed();
         File::open(folder)?.sync_all()
     }
 
@@ -228,6 +232,7 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        wear::flushed();
         self.0.sync_data()
     }
 

@@ -6,6 +6,7 @@ use super::dead_letter::{DeadLetters, LETTERS, decode, size};
 use super::error::{OpenError, QueueError};
 use super::inspect::Inspector;
 use super::lock::{self, Lock};
+use super::salvage;
 use super::segment::{SegmentError, guarded};
 use super::view;
 use crate::reading::{DeadLetter, QueueId};
@@ -150,9 +151,17 @@ impl Occupied<'_> {
         Ok(())
     }
 
-    /// Deletes these dead letters for good; returns how many were there.
+    /// Deletes these dead letters for good; returns how many were there. A file that turns out to be damaged is set aside
+    /// first, and what can be read of it goes on.
     pub fn delete_letters(&self, ids: &[LetterId]) -> Result<u64, QueueError> {
-        Ok(self.inspector.letters().remove(ids)?)
+        let letters = self.inspector.letters();
+        match letters.remove(ids) {
+            Err(error) if salvage::is_wreck(self.inspector.place(), &error) => {
+                letters.salvage(&error)?;
+                Ok(letters.remove(ids)?)
+            }
+            removed => Ok(removed?),
+        }
     }
 }
 

@@ -15,6 +15,7 @@
 //! 00000000000000031245.redb   active segment: named by its first sequence
 //! released                    the release point                                                   (release)
 //! dead-letters.redb           made with the first dead letter                                     (dead_letter)
+//! wear                        what was written to the card over all runs                           (diary)
 //! reserve                     room for what must be written even on a full disk                   (reserve)
 //! lock                        one agent a folder                                                  (lock)
 //! *.redb.damaged-<date>       what a salvage replaced                                             (salvage)
@@ -48,6 +49,7 @@ mod cursor;
 mod damage_tests;
 mod day;
 mod dead_letter;
+mod diary;
 pub mod disk;
 mod error;
 mod folder;
@@ -102,8 +104,9 @@ pub use segment::SegmentError;
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::reading::{Body, Mark};
+use crate::reading::{Body, Mark, Received};
 use crate::receipt::Receipt;
+use crate::wear::Meter;
 use disk::{Disk, LocalDisk};
 use folder::Folder;
 use writer::{Append, Command, Writer};
@@ -175,6 +178,12 @@ pub struct Recovered {
     pub release_point: u64,
     /// The next sequence.
     pub end: u64,
+    /// The run before did not end in order: it was killed, or the machine went down.
+    pub cut_short: bool,
+    /// When the newest record was received.
+    pub newest: Option<Received>,
+    /// What this run and those before have written.
+    pub meter: Meter,
 }
 
 /// The writer's thread.
@@ -225,6 +234,9 @@ pub fn open_on(
             filters: store.identity.filters.clone(),
             release_point: state.release_point,
             end: state.end,
+            cut_short: store.cut_short,
+            newest: store.newest_received,
+            meter: store.wear.meter,
         }
     };
     let (append, appends) = mpsc::channel(APPENDS);

@@ -13,10 +13,12 @@ use tracing::{error, warn};
 use super::carve;
 use super::claim::{claim, unusable};
 use super::dead_letter::DeadLetters;
+use super::diary::Diary;
 use super::disk::Disk;
 use super::error::{OpenError, QueueError};
 use super::folder::{Folder, is_full};
 use super::identity::{self, Identity, Unreadable};
+use super::inspect;
 use super::limit::Limit;
 use super::lock::{self, Lock};
 use super::record::{self, Content, WINDOW_KEY};
@@ -30,7 +32,7 @@ use super::view;
 use crate::clock::Clock;
 use crate::config::settings::WhenFull;
 use crate::metrics::Metrics;
-use crate::reading::{Body, Mark};
+use crate::reading::{Body, Mark, Received};
 
 /// Segments asked whose they are, when the newest is damaged.
 const WITNESSES: usize = 4;
@@ -58,6 +60,8 @@ pub struct Options {
     pub max_dead_letters: u64,
     /// Dead letters older than this are deleted; none: only the limit of size.
     pub dead_letters_max_age: Option<Duration>,
+    /// Whether the figures of the card's wear are kept in the folder.
+    pub keeps_wear: bool,
     /// The agent's id if it is configured.
     pub agent_id: Option<String>,
     /// The id that a new queue gets otherwise.
@@ -122,6 +126,9 @@ pub(super) fn open(
         shared: Arc::new(shared),
         metrics,
         clock,
+        wear: Diary::open(folder, options.keeps_wear),
+        cut_short: false,
+        newest_received: None,
         open_day: None,
         identity,
         room: Room::new(options.when_full, options.pack_after, Instant::now()),
@@ -228,6 +235,9 @@ impl Store {
     /// Opens the newest segment, or what can be read of it, and takes from it what a start needs to know. The origin of
     /// the segments, if it is not the one in `queue.toml`.
     fn recover_newest(&mut self) -> Result<Option<u128>, OpenError> {
+        let opened = Reader::open(&self.folder, self.newest, self.identity.origin);
+        self.cut_short = matches!(opened, Err(SegmentError::NotClosed { .. }));
+        drop(opened);
         match Active::open(&self.folder, self.newest) {
             Ok(active) => self.active = Some(active),
             // Nothing can be written, but everything can be read and sent, which is what makes room.
@@ -304,7 +314,7 @@ impl Store {
         };
         let (origin, capacity) = (self.identity.origin, self.window.clone());
         let marks = std::mem::take(&mut self.marks);
-        let mut found = Found { marks, release_point: 0, end: first, window: false, receipt: None };
+        let mut found = Found { marks, release_point: 0, end: first, window: false, receipt: None, received: None };
         let mut damage = None;
         reader.scan(WINDOW_KEY, u64::MAX, |sequence, bytes| match record::decode(origin, sequence, bytes) {
             Ok(_) if sequence != WINDOW_KEY && sequence < found.end => {
@@ -328,6 +338,9 @@ impl Store {
         self.release_point = self.release_point.max(found.release_point);
         self.shared.change(|state| state.end = state.end.max(found.end));
         self.know_receipt(found.receipt);
+        if first == self.newest || self.newest_received.is_none() {
+            self.newest_received = found.received;
+        }
         Ok(found.window)
     }
 
@@ -353,6 +366,8 @@ struct Found {
     window: bool,
     /// The latest day that has its place for a receipt.
     receipt: Option<i32>,
+    /// When the last record was received.
+    received: Option<Received>,
 }
 
 impl Found {
@@ -361,6 +376,7 @@ impl Found {
         match content {
             Content::Window(window) => {
                 self.window = true;
+                self.received = self.received.or(Some(window.made));
                 for (source, marks) in window.marks {
                     for mark in marks {
                         remember(&mut self.marks, &source, mark, capacity);
@@ -369,6 +385,7 @@ impl Found {
             }
             Content::Record(body) => {
                 self.end = sequence + 1;
+                self.received = Some(*inspect::received(&body));
                 if let Body::Daily(daily) = &body {
                     self.receipt = self.receipt.max(Some(daily.day));
                 }

@@ -9,6 +9,7 @@ use tracing::{debug, error, info, warn};
 use super::block::Batch;
 use super::day::{self, Turn};
 use super::dead_letter::{DeadLetters, Put};
+use super::diary;
 use super::error::QueueError;
 use super::folder::Folder;
 use super::identity::{self, FORMAT, Identity};
@@ -24,7 +25,7 @@ use super::shared::Shared;
 use crate::clock::Clock;
 use crate::daily::Ledger;
 use crate::metrics::Metrics;
-use crate::reading::{Body, Daily, DeadLetter, Mark, QueueId};
+use crate::reading::{Body, Daily, DeadLetter, Mark, QueueId, Received};
 
 pub(super) struct Store {
     pub(super) folder: Folder,
@@ -54,6 +55,12 @@ pub(super) struct Store {
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
     pub(super) room: Room,
+    /// What this run and those before have written.
+    pub(super) wear: diary::Diary,
+    /// The run before did not end in order.
+    pub(super) cut_short: bool,
+    /// When the newest record was received.
+    pub(super) newest_received: Option<Received>,
     /// The day whose receipt comes next. On disk with the commit that has the receipt before it.
     pub(super) open_day: Option<i32>,
 }
@@ -130,6 +137,13 @@ impl Store {
     pub fn keep_ledger(&mut self, ledger: Ledger) -> Result<(), QueueError> {
         self.identity.daily.get_or_insert_default().ledger = ledger;
         self.write_identity()
+    }
+
+    /// Keeps the figures of the wear now and then, when the card is written to anyway.
+    pub fn keep_wear(&mut self, now: Instant) {
+        if self.wear.is_due(now) {
+            self.wear.keep(&self.folder, self.metrics.queue.stored.get(), &self.clock.now());
+        }
     }
 
     /// Why `bytes` more have no room, if so.
@@ -467,6 +481,7 @@ impl Store {
         if let Some(active) = self.active.take() {
             active.seal()?;
         }
+        self.wear.keep(&self.folder, self.metrics.queue.stored.get(), &self.clock.now());
         info!(next_sequence = self.next, release_point = self.release_point, "queue closed");
         Ok(())
     }
@@ -523,7 +538,9 @@ impl Store {
         let active = self.folder.disk.size(&segment::path(&self.folder, self.newest)).unwrap_or(0);
         self.at_rest = used.saturating_sub(if self.active.is_some() { active } else { 0 });
         self.metrics.queue.disk_bytes.set(used);
-        self.metrics.queue.segments.set(self.shared.state().segments.len() as u64);
+        let state = self.shared.state();
+        self.metrics.queue.segments.set(state.segments.len() as u64);
+        self.metrics.queue.first_sequence.set(state.segments.first().copied().unwrap_or(state.end));
     }
 }
 

@@ -32,6 +32,7 @@ fn options(folder: &Path) -> Options {
         windows: BTreeMap::new(),
         max_dead_letters: 64 << 10,
         dead_letters_max_age: None,
+        keeps_wear: false,
         agent_id: None,
         default_agent_id: "test-0a1b2c".into(),
         hardware_serial: Some("serial-1".into()),

@@ -274,6 +274,7 @@ impl Writer {
         self.redeem();
         self.rule.committed(Instant::now(), awaited);
         self.unblock();
+        self.store.keep_wear(now);
         // Before the roll: a start looks for the newest receipt in the newest segment.
         for result in [self.store.keep_open_day(), self.store.roll_if_due()] {
             match result {

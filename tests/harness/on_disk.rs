@@ -29,6 +29,7 @@ pub fn open(path: &Path, agent_id: Option<&str>) -> Queue {
         windows: std::collections::BTreeMap::new(),
         max_dead_letters: 1 << 20,
         dead_letters_max_age: None,
+        keeps_wear: false,
         agent_id: agent_id.map(str::to_owned),
         default_agent_id: "test-bed".to_owned(),
         hardware_serial: None,

@@ -61,6 +61,7 @@ impl Setting {
             windows: BTreeMap::new(),
             max_dead_letters: 1 << 30,
             dead_letters_max_age: None,
+            keeps_wear: true,
             agent_id: None,
             default_agent_id: "model-0a1b2c".into(),
             hardware_serial: Some("serial".into()),

@@ -38,5 +38,6 @@ mod rescue;
 mod security;
 mod siege;
 mod soak;
+mod status;
 mod tools;
 mod watchdog;

@@ -45,14 +45,19 @@ pub struct Args {
 pub fn run(args: &Args, global: &Global) -> Result<ExitCode, ExitCode> {
     let (inspector, _) = args.folder.inspect(global)?;
     args.choice.is_made()?;
+    let kept = inspector.set_aside().map_err(|error| fail(&error))?;
     if inspector.letter_ids().is_err_and(|error| error.is_damage()) {
         occupied(&inspector)?.recover_letters().map_err(|error| fail(&error))?;
-        terminal::say(
-            "The dead letters were damaged: what could be read is kept, and may hold some that were deleted.",
-        );
     }
     let chosen = args.choice.chosen(&inspector)?;
     let deleted = if chosen.ids.is_empty() { 0 } else { delete(&inspector, &chosen.ids)? };
+    let now_kept = inspector.set_aside().map_err(|error| fail(&error))?;
+    if let Some(name) = now_kept.into_iter().find(|name| !kept.contains(name)) {
+        terminal::say(format_args!(
+            "The dead letters were damaged: what could be read of them went on, and may hold some that were deleted before. The \
+             damaged file is kept as {name}."
+        ));
+    }
     let text = if args.json {
         format!("{}\n", json!({ "deleted": deleted }))
     } else if chosen.ids.is_empty() {
@@ -126,7 +131,6 @@ mod tests {
         bytes[letter + 40] ^= 1;
         fs::write(&path, bytes).expect("written");
         let inspector = Inspector::open(&folder).expect("a queue");
-        assert!(inspector.letter_ids().is_err_and(|error| error.is_damage()));
         assert_eq!(delete(&folder, "7"), Ok(ExitCode::SUCCESS));
         let left = inspector.letter_ids().expect("readable");
         assert!((45..50).contains(&left.len()) && !left.iter().any(|id| id.1 == 7), "{left:?}");

@@ -126,11 +126,9 @@ mod tests {
             connected: true,
             received,
             acknowledged: received,
-            redelivered: 0,
             undecodable,
             qos0,
-            retained: 0,
-            broker_dropped: 0,
+            ..LiveSource::default()
         };
         let minute = Duration::from_secs(60);
         let (none, some) = (source(0, 0, 0), source(120, 0, 0));

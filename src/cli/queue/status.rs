@@ -10,7 +10,7 @@ use super::Folder;
 use super::forecast::Growth;
 use crate::agent::live::{self, Live};
 use crate::cli::units::{bytes, count, duration, local_time, rfc3339};
-use crate::cli::{Global, fail, out};
+use crate::cli::{Global, fail, lasting, out};
 use crate::clock::{self, Clock};
 use crate::config::settings::{Delivery, Settings, WhenFull};
 use crate::forwarder::kafka::look;
@@ -57,6 +57,11 @@ pub fn run(args: &Args, global: &Global) -> Result<ExitCode, ExitCode> {
     let (inspector, settings) = args.folder.inspect(global)?;
     let looked = Looked::at(&inspector, settings.as_ref(), !args.no_kafka).map_err(|error| fail(&error))?;
     Ok(out(&if args.json { format!("{}\n", looked.json()) } else { looked.table(&Zoned::now()) }))
+}
+
+/// The configured queue, for a person who looks for its agent.
+pub fn of_the_agent(json: bool, global: &Global) -> Result<ExitCode, ExitCode> {
+    run(&Args { folder: Folder { path: None }, no_kafka: true, json }, global)
 }
 
 /// What Kafka says about the resume point.
@@ -211,6 +216,9 @@ impl Looked {
         }
         rows.push(("dead letters", self.letters_words()));
         rows.push(("lost to damage", lost(status)));
+        if let Some(live) = &self.live {
+            rows.extend(lasting::rows(live, self.now.wall_ms));
+        }
         if !status.set_aside.is_empty() {
             rows.push(("damaged files", status.set_aside.join(", ")));
         }

@@ -43,6 +43,8 @@ pub fn check(mut section: Section, around: Around<'_>, report: &mut Report) -> Q
 
     let dead_letters_max_age = section.duration(report, "dead_letters_max_age", HOUR..=3_650 * DAY, 365 * DAY);
 
+    let card_endurance = section.size(report, "card_endurance", GIB..=16_384 * TIB, 10 * TIB);
+
     let at = |taken: &Taken<u64>| match taken {
         Taken::Value(given) => Some(given.place),
         Taken::Absent | Taken::Wrong => None,
@@ -111,6 +113,7 @@ pub fn check(mut section: Section, around: Around<'_>, report: &mut Report) -> Q
         max_reading_size: usize::try_from(max_reading_size).unwrap_or(256 << 10),
         max_dead_letters,
         dead_letters_max_age: dead_letters_max_age.given().map(|given| given.value),
+        card_endurance: card_endurance.given().map(|given| given.value),
     }
 }
 
