@@ -132,7 +132,7 @@ impl Certificates {
     }
 
     fn make(&self, name: &str, subject: &str, kind: &str, signed: bool) {
-        let mut command = self.openssl(&["req", "-x509", "-batch", "-nodes", "-days", "30"]);
+        let mut command = self.openssl(&["req", "-x509", "-batch", "-nodes", "-days", "20"]);
         command.args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-config", "openssl.cnf"]);
         command.args(["-subj", subject, "-extensions", kind]);
         command.args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.pem")]);

@@ -127,6 +127,11 @@ fn permissions(facts: &Facts) -> Check {
     };
     if !facts.account.may(owned, READ | WRITE | ENTER) {
         let message = format!("{path} {}: {who} may not use it", belongs(owned));
+        if facts.hidden {
+            // Whoever asks is taken for the agent's user for want of a better guess.
+            let hint = format!("run this as the agent's user, or with sudo; if {who} is that user, give it the folder");
+            return Check::wrong(NAME, message, hint).run(give);
+        }
         return Check::wrong(NAME, message, "give it to the agent's user").run(give);
     }
     if let Some((file, owned)) = &facts.foreign {
