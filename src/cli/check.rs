@@ -36,7 +36,8 @@ pub struct Args {
 pub fn run(args: Args, global: &Global) -> ExitCode {
     let mut errors = anstream::AutoStream::new(io::stderr(), terminal::colours(global.color));
     let file = args.file.or_else(|| global.config.clone());
-    let written = match config::load(file.as_deref(), &Environment::of_process()) {
+    let environment = Environment::of_process().beside_service(file.as_deref());
+    let written = match config::load(file.as_deref(), &environment) {
         Ok(loaded) => {
             let dumped = if args.dump { out(&config::dump(&loaded.settings)) } else { ExitCode::SUCCESS };
             let warned = report_warnings(&mut errors, &loaded.warnings);

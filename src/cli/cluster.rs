@@ -56,7 +56,7 @@ impl Cluster {
     pub(super) fn address(&self, global: &Global) -> Result<Address, ExitCode> {
         let settings = match &global.config {
             Some(_) => Some(super::load(global)?.settings),
-            None => found(&Environment::of_process()),
+            None => found(&Environment::of_process().beside_service(None)),
         };
         let mut address = match settings.filter(|settings| !settings.kafka.bootstrap_servers.is_empty()) {
             Some(settings) => Address {

@@ -142,7 +142,7 @@ impl Cli {
 /// `run` and `check` print them.
 fn load(global: &Global) -> Result<Loaded, ExitCode> {
     let mut errors = anstream::AutoStream::new(std::io::stderr(), terminal::colours(global.color));
-    match config::load(global.config.as_deref(), &Environment::of_process()) {
+    match config::load(global.config.as_deref(), &Environment::of_process().beside_service(global.config.as_deref())) {
         Ok(loaded) => Ok(loaded),
         Err(problems) => {
             let _ = check::report(&mut errors, &problems);

@@ -111,7 +111,7 @@ fn rescue(args: &Args, global: &Global) -> Result<ExitCode, ExitCode> {
 
 /// How Kafka is reached; without a configuration the defaults.
 fn settings(args: &Args, global: &Global) -> Result<Settings, ExitCode> {
-    let environment = Environment::of_process();
+    let environment = Environment::of_process().beside_service(global.config.as_deref());
     let found = global.config.is_some() || environment.candidates().iter().any(|path| path.exists());
     let mut settings = if found { load(global)?.settings } else { config::defaults(&environment) };
     let kafka = &mut settings.kafka;

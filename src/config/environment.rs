@@ -38,7 +38,8 @@ impl Environment {
     /// folders stand in for variables that only its process has.
     #[must_use]
     pub fn beside_service(mut self, explicit: Option<&Path>) -> Self {
-        if explicit.unwrap_or(&self.system.join("meterferry.toml")).starts_with(&self.system) {
+        let packaged = self.system.join("meterferry.toml");
+        if explicit.map_or_else(|| packaged.exists(), |file| file.starts_with(&self.system)) {
             for (name, folder) in SERVICE {
                 let folder = Path::new(folder);
                 if !self.variables.contains_key(name) && folder.is_dir() {

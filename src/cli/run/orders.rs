@@ -106,7 +106,10 @@ impl Listener {
         }
         self.notifier.reloading();
         let file = self.global.config.clone();
-        let read = move || config::load(file.as_deref(), &Environment::of_process());
+        let read = move || {
+            let environment = Environment::of_process().beside_service(file.as_deref());
+            config::load(file.as_deref(), &environment)
+        };
         match tokio::task::spawn_blocking(read).await {
             Ok(Ok(loaded)) => {
                 let files: Vec<_> = loaded.files.iter().map(|file| file.display().to_string()).collect();
