@@ -80,8 +80,9 @@ fn at_a_glance() {
     assert!(code == Some(1) && text.contains("no agent runs") && text.contains("waiting"), "{code:?} {text}");
     assert!(socket.exists(), "left by the kill");
     line.start();
-    let (_, text) = status(&line, false);
-    assert!(text.contains("the last run was killed after "), "{text}");
+    wait::until_true("the agent to tell of the kill", SOON, || {
+        status(&line, false).1.contains("the last run was killed after ")
+    });
     line.publish(5);
     line.audit();
     line.agent.stop();
@@ -90,6 +91,7 @@ fn at_a_glance() {
     assert!(code == Some(1) && text.contains("\"running\":false"), "{code:?} {text}");
     // The figures of the wear go on, but for those of the run that was killed.
     line.start();
+    wait::until_true("the agent to answer", SOON, || status(&line, true).0 == Some(0));
     assert_eq!(figures(&line)["wear"]["readings"], 5);
     assert!(!status(&line, false).1.contains("last start"), "an orderly stop");
     line.agent.stop();
@@ -130,6 +132,7 @@ fn after_a_pulled_plug() {
     line.agent.inside(booted_anew(runtime.path(), &runtime, 2));
     line.start();
     line.agent.wait_log("the machine went down without an orderly stop of the agent", SOON);
+    wait::until_true("the agent to answer", SOON, || status(&line, false).1.contains("the power was lost"));
     let live = figures(&line);
     assert_eq!((&live["start"]["power_lost"], &live["lost"]), (&true.into(), &0.into()), "{live}");
     let (_, text) = status(&line, false);
