@@ -21,6 +21,7 @@ mod cluster;
 pub mod consume;
 pub mod dead_letters;
 pub mod demo;
+pub mod end_session;
 pub mod log;
 mod progress;
 pub mod queue;
@@ -104,6 +105,8 @@ pub enum Command {
     DeadLetters(dead_letters::Command),
     /// Send on the queue of a dying card, read in another machine
     Rescue(rescue::Args),
+    /// End the sessions at the MQTT brokers, for an agent that is given up: they forget what they keep for it
+    EndSession(end_session::Args),
     /// Print the versions of meterferry and of what it is built with
     Version(version::Args),
 }
@@ -122,6 +125,7 @@ impl Cli {
             Command::Queue(command) => queue::run(command, global),
             Command::DeadLetters(command) => dead_letters::run(command, global),
             Command::Rescue(args) => rescue::run(&args, global),
+            Command::EndSession(args) => end_session::run(&args, global),
             Command::Version(args) => version::run(args, global),
         }
     }

@@ -65,7 +65,7 @@ impl MqttSource {
     ///
     /// Before anything else, if the TLS files cannot be used.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), TlsError> {
-        let (client, mut eventloop) = self.client()?;
+        let (client, mut eventloop) = client(&self.settings, &self.client_id, false)?;
         let broker = show_address(&self.settings.host, self.settings.port);
         let settled = settled(self.settings.reconnect_max_delay);
         let mut chronicle = Chronicle::new(&self.name, broker, &self.client_id, settled);
@@ -164,28 +164,32 @@ impl MqttSource {
             () = self.raws.closed() => {}
         }
     }
+}
 
-    fn client(&self) -> Result<(AsyncClient, EventLoop), TlsError> {
-        let settings = &self.settings;
-        // An IPv6 address stays without brackets: rustls takes it as it is, and the resolver splits at the last colon.
-        let mut options = MqttOptions::new(&self.client_id, &settings.host, settings.port);
-        options
-            .set_keep_alive(Duration::from_secs(settings.keep_alive.as_secs().clamp(1, u16::MAX.into())))
-            .set_max_packet_size(settings.max_packet_size, MAX_PACKET)
-            .set_manual_acks(true)
-            .set_clean_session(false);
-        if let Some(login) = &settings.login {
-            options.set_credentials(&login.username, &login.password.0);
-        }
-        if let Some(tls) = &settings.tls {
-            options.set_transport(Transport::Tls(TlsConfiguration::Rustls(tls::client(tls)?)));
-        }
-        let (client, mut eventloop) = AsyncClient::new(options, REQUESTS);
-        let mut network = NetworkOptions::new();
-        network.set_tcp_nodelay(true);
-        // Whole seconds, and none would mean that no connection is ever in time.
-        network.set_connection_timeout(settings.connect_timeout.as_millis().div_ceil(1000).max(1) as u64);
-        eventloop.set_network_options(network);
-        Ok((client, eventloop))
+/// A client of the source's broker, not yet connected; `clean`: without the session that the broker keeps.
+pub(super) fn client(
+    settings: &settings::Mqtt,
+    client_id: &str,
+    clean: bool,
+) -> Result<(AsyncClient, EventLoop), TlsError> {
+    // An IPv6 address stays without brackets: rustls takes it as it is, and the resolver splits at the last colon.
+    let mut options = MqttOptions::new(client_id, &settings.host, settings.port);
+    options
+        .set_keep_alive(Duration::from_secs(settings.keep_alive.as_secs().clamp(1, u16::MAX.into())))
+        .set_max_packet_size(settings.max_packet_size, MAX_PACKET)
+        .set_manual_acks(true)
+        .set_clean_session(clean);
+    if let Some(login) = &settings.login {
+        options.set_credentials(&login.username, &login.password.0);
     }
+    if let Some(tls) = &settings.tls {
+        options.set_transport(Transport::Tls(TlsConfiguration::Rustls(tls::client(tls)?)));
+    }
+    let (client, mut eventloop) = AsyncClient::new(options, REQUESTS);
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    // Whole seconds, and none would mean that no connection is ever in time.
+    network.set_connection_timeout(settings.connect_timeout.as_millis().div_ceil(1000).max(1) as u64);
+    eventloop.set_network_options(network);
+    Ok((client, eventloop))
 }

@@ -17,6 +17,7 @@ mod card;
 mod clock;
 mod cluster;
 mod disk;
+mod farewell;
 mod honest;
 mod hostile;
 mod in_order;
