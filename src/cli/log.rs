@@ -4,8 +4,10 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::ColorChoice;
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::fmt;
+use tracing_subscriber::prelude::*;
 
 use super::Global;
 use crate::config::Environment;
@@ -28,7 +30,8 @@ pub fn start(global: &Global) -> Result<(), ExitCode> {
     if let Some(word) = misspelt(&directives) {
         return Err(wrong(&format!("{word:?} is no level")));
     }
-    let filter = EnvFilter::try_new(&directives).map_err(|error| wrong(&error.to_string()))?;
+    // Not the library's EnvFilter, which brings a compiler of regular expressions along.
+    let filter: Targets = directives.parse().map_err(|error: ParseError| wrong(&error.to_string()))?;
     let color = match global.color {
         ColorChoice::Always => true,
         ColorChoice::Never => false,
@@ -37,20 +40,24 @@ pub fn start(global: &Global) -> Result<(), ExitCode> {
     // A line that cannot be written is lost; to say so on the same broken stream would end the process.
     let log = fmt()
         .log_internal_errors(false)
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
         .with_writer(std::io::stderr)
         .with_ansi(color)
         .with_target(false);
     let journal = Environment::of_process().variable("JOURNAL_STREAM").is_some();
     // A second start in one process (a test) keeps the first one's log.
-    let _ = if journal { log.without_time().try_init() } else { log.try_init() };
+    let _ = if journal {
+        log.without_time().finish().with(filter).try_init()
+    } else {
+        log.finish().with(filter).try_init()
+    };
     Ok(())
 }
 
 /// The first directive that is a single word and no level.
 fn misspelt(directives: &str) -> Option<&str> {
     let mut words = directives.split(',').map(str::trim).filter(|word| !word.contains(['=', ':', '[']));
-    words.find(|word| word.parse::<tracing::level_filters::LevelFilter>().is_err())
+    words.find(|word| word.parse::<LevelFilter>().is_err())
 }
 
 #[cfg(test)]
