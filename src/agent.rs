@@ -547,7 +547,7 @@ fn window(settings: &Settings, source: &Source) -> usize {
 }
 
 /// Under which an `mqtt` source keeps its session at the broker, where the configuration names no other.
-fn client_id(agent_id: &str, source: &str) -> String {
+pub fn client_id(agent_id: &str, source: &str) -> String {
     format!("meterferry-{agent_id}-{source}")
 }
 

@@ -4,10 +4,10 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::ColorChoice;
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::fmt;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::prelude::*;
 
 use super::Global;
 use crate::config::Environment;
@@ -32,7 +32,8 @@ pub fn start(global: &Global) -> Result<(), ExitCode> {
     if let Some(word) = misspelt(&directives) {
         return Err(wrong(&format!("{word:?} is no level")));
     }
-    let filter = EnvFilter::try_new(&directives).map_err(|error| wrong(&error.to_string()))?;
+    // Not the library's EnvFilter, which brings a compiler of regular expressions along.
+    let filter: Targets = directives.parse().map_err(|error: ParseError| wrong(&error.to_string()))?;
     let environment = Environment::of_process();
     let stream = environment.variable("JOURNAL_STREAM");
     if let Some(journal) = Journal::of_standard_error(stream.and_then(|stream| stream.to_str())) {
@@ -47,15 +48,15 @@ pub fn start(global: &Global) -> Result<(), ExitCode> {
     // A line that cannot be written is lost; to say so on the same broken stream would end the process.
     let log = fmt()
         .log_internal_errors(false)
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
         .with_writer(std::io::stderr)
         .with_ansi(color)
         .with_target(false);
     // A second start in one process (a test) keeps the first one's log.
     let _ = if stream.is_some() {
-        log.without_time().finish().with(Recent).try_init()
+        log.without_time().finish().with(Recent).with(filter).try_init()
     } else {
-        log.finish().with(Recent).try_init()
+        log.finish().with(Recent).with(filter).try_init()
     };
     Ok(())
 }
@@ -63,7 +64,7 @@ pub fn start(global: &Global) -> Result<(), ExitCode> {
 /// The first directive that is a single word and no level.
 fn misspelt(directives: &str) -> Option<&str> {
     let mut words = directives.split(',').map(str::trim).filter(|word| !word.contains(['=', ':', '[']));
-    words.find(|word| word.parse::<tracing::level_filters::LevelFilter>().is_err())
+    words.find(|word| word.parse::<LevelFilter>().is_err())
 }
 
 #[cfg(test)]

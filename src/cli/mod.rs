@@ -22,6 +22,7 @@ pub mod consume;
 pub mod dead_letters;
 pub mod demo;
 pub mod doctor;
+pub mod end_session;
 mod lasting;
 pub mod log;
 mod progress;
@@ -113,6 +114,8 @@ pub enum Command {
     DeadLetters(dead_letters::Command),
     /// Send on the queue of a dying card, read in another machine
     Rescue(rescue::Args),
+    /// End the sessions at the MQTT brokers, for an agent that is given up: they forget what they keep for it
+    EndSession(end_session::Args),
     /// Print the versions of meterferry and of what it is built with
     Version(version::Args),
 }
@@ -133,6 +136,7 @@ impl Cli {
             Command::Queue(command) => queue::run(command, global),
             Command::DeadLetters(command) => dead_letters::run(command, global),
             Command::Rescue(args) => rescue::run(&args, global),
+            Command::EndSession(args) => end_session::run(&args, global),
             Command::Version(args) => version::run(args, global),
         }
     }

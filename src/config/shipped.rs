@@ -71,7 +71,32 @@ fn examples_are_right() {
         names.push(path.file_name().expect("a file").to_string_lossy().into_owned());
     }
     names.sort();
-    assert_eq!(names, ["listener.toml", "scram.toml", "two-adapters.toml"]);
+    assert_eq!(
+        names,
+        [
+            "confluent-cloud.toml",
+            "event-hubs.toml",
+            "listener.toml",
+            "msk.toml",
+            "redpanda.toml",
+            "scram.toml",
+            "two-adapters.toml"
+        ]
+    );
+}
+
+/// What the package writes to /etc is the default too, and with the line that it shows there is nothing to warn about.
+#[test]
+fn the_first_configuration_is_the_default() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/meterferry.toml");
+    let text = std::fs::read_to_string(path).expect("systemd/meterferry.toml is packed");
+    let (_folder, first) = loaded(&text);
+    let (_folder, empty) = loaded("");
+    assert_eq!(first.settings, empty.settings);
+    assert_eq!(first.warnings.len(), 1, "{:?}", first.warnings);
+    let (_folder, edited) = loaded(&text.replace("#bootstrap_servers", "bootstrap_servers"));
+    assert_eq!(edited.warnings, []);
+    assert_eq!(edited.settings.kafka.bootstrap_servers, ["kafka.example.org:9092"]);
 }
 
 /// The keys of each table, as `table.key`; sources by their type.

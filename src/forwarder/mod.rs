@@ -14,8 +14,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::warn;
-
 use crate::clock::Clock;
 use crate::config::settings;
 use crate::daily::Ledger;
@@ -70,7 +68,7 @@ impl Forwarder {
     pub fn run(self) -> Result<(), BacklogError> {
         if self.settings.bootstrap_servers.is_empty() {
             self.metrics.forwarder.unconfigured.set(true);
-            warn!("kafka.bootstrap_servers is not set: readings are kept and not sent. Set it in meterferry.toml");
+            // Readings are kept and not sent; the warning, with the file's name, came when that was read.
             while !self.shutdown.is_asked() {
                 transfer::pause(Duration::from_secs(1), &self.shutdown, self.heartbeat.as_ref());
             }

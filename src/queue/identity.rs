@@ -147,11 +147,10 @@ impl Identity {
             Err(source) if is_medium(&source) => return Err(Unreadable::Damaged(source.to_string())),
             Err(source) => return Err(Unreadable::Refused(OpenError::Folder { path, source })),
         };
-        let identity = parse(&bytes).map_err(Unreadable::Damaged)?;
-        if identity.format > FORMAT {
-            return Err(Unreadable::Refused(OpenError::Newer { path, found: identity.format, known: FORMAT }));
+        if let Some(found) = newer(&bytes) {
+            return Err(Unreadable::Refused(OpenError::Newer { path, found, known: FORMAT }));
         }
-        Ok(Some(identity))
+        parse(&bytes).map(Some).map_err(Unreadable::Damaged)
     }
 
     pub(super) fn write(&self, folder: &Folder) -> io::Result<()> {
@@ -200,18 +199,36 @@ pub(super) fn missing(lost: &[Lost], dropped: &[Dropped], within: Range<u64>) ->
     count
 }
 
-fn parse(bytes: &[u8]) -> Result<Identity, String> {
-    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
-    let claimed = text.strip_prefix(CHECKSUM).and_then(|rest| rest.split_once('\n'));
-    let content = claimed.map_or(text, |(_, content)| content);
-    if claimed.is_some_and(|(checksum, _)| checksum != format!("{:08x}", crc32fast::hash(content.as_bytes()))) {
-        return Err("the checksum does not fit".to_owned());
+/// The format of a sound file that is newer than this release's. Nothing else of it may be as it is known here.
+fn newer(bytes: &[u8]) -> Option<u32> {
+    #[derive(Deserialize)]
+    struct Claim {
+        format: u32,
     }
+    let (content, true) = content(bytes).ok()? else { return None };
+    let claim: Claim = toml::from_str(content).ok()?;
+    Some(claim.format).filter(|format| *format > FORMAT)
+}
+
+fn parse(bytes: &[u8]) -> Result<Identity, String> {
+    let (content, checked) = content(bytes)?;
     let identity: Identity = toml::from_str(content).map_err(|error| error.message().to_owned())?;
-    if claimed.is_none() && identity.format > 1 {
+    if !checked && identity.format > 1 {
         return Err("the checksum is missing".to_owned());
     }
     Ok(identity)
+}
+
+/// All but the checksum, and whether there is one.
+fn content(bytes: &[u8]) -> Result<(&str, bool), String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    match text.strip_prefix(CHECKSUM).and_then(|rest| rest.split_once('\n')) {
+        None => Ok((text, false)),
+        Some((checksum, content)) if checksum == format!("{:08x}", crc32fast::hash(content.as_bytes())) => {
+            Ok((content, true))
+        }
+        Some(_) => Err("the checksum does not fit".to_owned()),
+    }
 }
 
 /// Why [`Identity::read`] gave none.
@@ -238,6 +255,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Promise 7: what a later release wrote is refused as newer, whatever else stands in it; a damaged file is not.
+    #[test]
+    fn a_newer_format_is_told_from_damage() {
+        let file = |content: &str| format!("{CHECKSUM}{:08x}\n{content}", crc32fast::hash(content.as_bytes()));
+        let strange = format!("format = {}\nqueue = [\"as nobody knows it yet\"]\n", FORMAT + 1);
+        assert_eq!(newer(file(&strange).as_bytes()), Some(FORMAT + 1));
+        assert_eq!(newer(file(&strange).replace("nobody", "nob0dy").as_bytes()), None);
+        assert_eq!(newer(strange.as_bytes()), None);
+        assert_eq!(newer(file(&format!("format = {FORMAT}\n")).as_bytes()), None);
+    }
 
     proptest! {
         /// Each missing sequence is counted once, however many ranges tell of it.

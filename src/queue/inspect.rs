@@ -96,6 +96,11 @@ impl Inspector {
         self.folder.path()
     }
 
+    /// Whether an agent has the folder now.
+    pub fn is_running(&self) -> bool {
+        lock::is_held(&self.folder)
+    }
+
     pub(super) fn place(&self) -> &Folder {
         &self.folder
     }
@@ -110,7 +115,7 @@ impl Inspector {
         let failed = |source| unreadable(self.folder.path(), source);
         Ok(Status {
             identity: self.identity.clone(),
-            running: lock::is_held(&self.folder),
+            running: self.is_running(),
             disk_bytes: self.folder.used().map_err(failed)?,
             segment_bytes: self.segment_bytes(&view),
             free_bytes: self.folder.free().map_err(failed)?,

@@ -13,6 +13,7 @@ use crate::receipt::Receipt;
 pub mod filter;
 pub mod mqtt;
 mod mqtt_connection;
+pub mod mqtt_farewell;
 pub mod mqtt_listener;
 #[cfg(test)]
 mod mqtt_listener_tests;

@@ -19,6 +19,7 @@ mod cluster;
 mod daily;
 mod disk;
 mod doctor;
+mod farewell;
 mod honest;
 mod hostile;
 mod in_order;
