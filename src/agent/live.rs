@@ -191,7 +191,7 @@ impl Told {
             oldest_ms: (oldest_ms > 0).then_some(oldest_ms),
             blocked: queue.blocked.get(),
             room_bytes: free.min(self.settings.queue.max_size.saturating_sub(queue.disk_bytes.get())),
-            bytes_per_record: queue.disk_bytes.get() as f64 / held.max(1) as f64,
+            bytes_per_record: (queue.disk_bytes.get() as f64 / held.max(1) as f64).min(self.most_a_record()),
             dead_letters: queue.dead_letters.get(),
             kafka_configured: !self.settings.kafka.bootstrap_servers.is_empty(),
             kafka_connected: kafka.connected.get(),
@@ -209,6 +209,16 @@ impl Told {
             wear: Some(wear),
             card,
             start: self.start.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+
+    /// A new file holds little for its size: it says nothing about what a record takes. The database takes less than as
+    /// much again.
+    fn most_a_record(&self) -> f64 {
+        let queue = &self.metrics.queue;
+        match queue.stored.get() {
+            0 => f64::INFINITY,
+            stored => 2.0 * queue.stored_bytes.get() as f64 / stored as f64,
         }
     }
 
