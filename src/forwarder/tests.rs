@@ -331,6 +331,35 @@ fn waits_for_a_clock_that_is_set_back() {
     assert_eq!(cluster.log[2].1, NOW.wall_ms, "by the boot clock: {:?}", cluster.log);
 }
 
+/// Promise 8: whatever moment the clock is set back at, between any two looks at it, nothing is stamped by it: Kafka would
+/// delete that.
+#[test]
+fn a_clock_that_is_set_back_at_any_moment_stamps_nothing() {
+    for moment in 1..40 {
+        let (cluster, backlog) = (cluster(1, 0), FakeBacklog::new(7));
+        let metrics = Arc::new(Metrics::default());
+        let mut line = transfer(&cluster, &backlog, &metrics);
+        let looks = Arc::new(Mutex::new(None));
+        let counted = Arc::clone(&looks);
+        line.set_clock(Duration::from_secs(60), move || {
+            let mut looks = counted.lock().unwrap();
+            let look = looks.as_mut().map(|look: &mut i32| std::mem::replace(look, *look + 1));
+            let set_back = look.is_some_and(|look| (moment..moment + 5).contains(&look));
+            Received { wall_ms: NOW.wall_ms - if set_back { 365 * 86_400_000 } else { 0 }, ..NOW }
+        });
+        backlog.reading("d", "before", NOW);
+        drain(&mut line, &cluster);
+        *looks.lock().unwrap() = Some(0);
+        for _ in 0..300 {
+            backlog.reading("d", "behind", NOW);
+        }
+        drain(&mut line, &cluster);
+        let cluster = cluster.0.lock().unwrap();
+        assert_eq!(cluster.log.len(), 301);
+        assert!(cluster.log.iter().all(|(_, stamp)| *stamp == NOW.wall_ms), "set back at look {moment}");
+    }
+}
+
 /// Promise 5: however many messages cannot be decoded, the disk is asked once a transaction, not once a message: they hold
 /// up the readings behind them no longer than readings would.
 #[test]

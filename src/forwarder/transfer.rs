@@ -339,6 +339,14 @@ impl Transfer {
         self.believed_all_the_same
     }
 
+    /// The time by which records may be stamped; none where the clock has become wrong since it was believed, whatever
+    /// moment that is.
+    fn stamping_time(&self, stamps: &Stamps) -> Option<Received> {
+        let now = (self.parts.now)();
+        let right = now.synchronised && !stamps.are_ahead_of(now.wall_ms);
+        (right || self.believed_all_the_same).then_some(now)
+    }
+
     /// Asks for the topics' limits where it is time to.
     fn refresh(&mut self, session: &mut dyn Session) {
         let now_ms = (self.parts.now)().boot_ms;
@@ -366,8 +374,9 @@ impl Transfer {
         let (opened, allowance) = (Instant::now(), self.pace.allowance());
         let mut stamps = self.stamps.clone();
         let mut end = chunk.end();
+        let Some(now) = self.stamping_time(&stamps) else { return Ok(()) };
         session.begin()?;
-        self.hand_over(session, chunk, &mut stamps, tally)?;
+        self.hand_over(session, chunk, &now, &mut stamps, tally)?;
         loop {
             let mut left = allowance;
             left.records = left.records.saturating_sub(tally.load.records);
@@ -376,10 +385,10 @@ impl Transfer {
             if over || tally.receipt.is_some() || self.parts.shutdown.is_asked() || self.parts.backlog.end() <= end {
                 break;
             }
-            match self.supply.read(self.parts.backlog.as_mut(), end, left)? {
-                Some(chunk) if !self.supply.wants_disk(&chunk) => {
+            match (self.supply.read(self.parts.backlog.as_mut(), end, left)?, self.stamping_time(&stamps)) {
+                (Some(chunk), Some(now)) if !self.supply.wants_disk(&chunk) => {
                     end = chunk.end();
-                    self.hand_over(session, chunk, &mut stamps, tally)?;
+                    self.hand_over(session, chunk, &now, &mut stamps, tally)?;
                 }
                 _ => break,
             }
@@ -399,11 +408,11 @@ impl Transfer {
         &mut self,
         session: &mut dyn Session,
         chunk: Chunk,
+        now: &Received,
         stamps: &mut Stamps,
         tally: &mut Tally,
     ) -> Result<(), Failure> {
         (self.parts.heartbeat)();
-        let now = (self.parts.now)();
         tally.load.bytes += chunk.bytes();
         tally.load.records += chunk.entries.len();
         tally.load.next = chunk.end();
@@ -411,7 +420,7 @@ impl Transfer {
         let mut expected = chunk.from;
         for entry in chunk.entries {
             let after = entry.sequence + 1;
-            self.supply.records(&self.recorder, expected, entry, &now, |record, gap| {
+            self.supply.records(&self.recorder, expected, entry, now, |record, gap| {
                 let limits = self.limits.get(&record.topic).unwrap_or(&self.parts.assumed);
                 let stamp = stamps.next(&record.topic, record.timestamp_ms, limits, now.wall_ms);
                 tally.handed += 1;
