@@ -8,32 +8,27 @@ use jiff::tz::TimeZone;
 
 /// 1,536 → "1.5 KiB".
 pub fn bytes(n: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if n < 1024 {
-        return format!("{n} B");
-    }
-    let mut value = n as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1023.95 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
+    scaled(n, 1024, ["KiB", "MiB", "GiB", "TiB", "PiB"])
 }
 
 /// 1,500,000 → "1.5 MB": powers of a thousand, as cards are sold.
 pub fn decimal(n: u64) -> String {
-    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
-    if n < 1000 {
+    scaled(n, 1000, ["kB", "MB", "GB", "TB", "PB"])
+}
+
+fn scaled(n: u64, base: u32, units: [&str; 5]) -> String {
+    if n < u64::from(base) {
         return format!("{n} B");
     }
-    let mut value = n as f64 / 1000.0;
+    let base = f64::from(base);
+    let mut value = n as f64 / base;
     let mut unit = 0;
-    while value >= 999.95 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
+    // What would be rounded up to a whole unit is shown as one.
+    while value >= base - 0.05 && unit + 1 < units.len() {
+        value /= base;
         unit += 1;
     }
-    format!("{value:.1} {}", UNITS[unit])
+    format!("{value:.1} {}", units[unit])
 }
 
 /// 1234567 → "1,234,567".

@@ -21,6 +21,18 @@ pub enum Resource {
     Cluster,
 }
 
+impl Resource {
+    /// As `kafka-acls.sh` and `rpk` both take it.
+    fn options(&self) -> String {
+        match self {
+            Self::Topic(topic) => format!("--topic {topic}"),
+            Self::Groups(prefix) => format!("--group {prefix} --resource-pattern-type prefixed"),
+            Self::TransactionalIds(prefix) => format!("--transactional-id {prefix} --resource-pattern-type prefixed"),
+            Self::Cluster => "--cluster".to_owned(),
+        }
+    }
+}
+
 impl Grant {
     /// What is granted, in words.
     pub fn words(&self) -> String {
@@ -35,14 +47,7 @@ impl Grant {
 
     /// For Kafka's own `kafka-acls.sh`.
     pub fn kafka_acls(&self, server: &str, user: &str) -> String {
-        let resource = match &self.resource {
-            Resource::Topic(topic) => format!("--topic {topic}"),
-            Resource::Groups(prefix) => format!("--group {prefix} --resource-pattern-type prefixed"),
-            Resource::TransactionalIds(prefix) => {
-                format!("--transactional-id {prefix} --resource-pattern-type prefixed")
-            }
-            Resource::Cluster => "--cluster".to_owned(),
-        };
+        let resource = self.resource.options();
         let operation = self.operation;
         format!(
             "kafka-acls.sh --bootstrap-server {server} --add --allow-principal User:{user} --operation {operation} {resource}"
@@ -51,14 +56,7 @@ impl Grant {
 
     /// For Redpanda's `rpk`.
     pub fn rpk(&self, server: &str, user: &str) -> String {
-        let resource = match &self.resource {
-            Resource::Topic(topic) => format!("--topic {topic}"),
-            Resource::Groups(prefix) => format!("--group {prefix} --resource-pattern-type prefixed"),
-            Resource::TransactionalIds(prefix) => {
-                format!("--transactional-id {prefix} --resource-pattern-type prefixed")
-            }
-            Resource::Cluster => "--cluster".to_owned(),
-        };
+        let resource = self.resource.options();
         let operation = underscored(self.operation);
         format!(
             "rpk security acl create -X brokers={server} --allow-principal User:{user} --operation {operation} {resource}"
