@@ -14,12 +14,9 @@ use serde_json::{Map, Value as Json};
 use sha2::{Digest, Sha256};
 
 use crate::decode::decimal::Decimal;
-use crate::decode::{Code, Flag, Measurement, Value};
+use crate::decode::write::Object;
+use crate::decode::{Code, Decoded, Flag, Measurement, Value};
 use crate::obis::Obis;
-
-mod json;
-
-use json::Object;
 
 /// Characters of a foreign code's name, before its digest.
 const FOREIGN: usize = 40;
@@ -156,9 +153,8 @@ fn entry(measurement: &Measurement, measured_ms: Option<i64>, derived: bool) -> 
 
 /// Import less export, where the device says both and not their difference.
 fn net_power(measurements: &[Measurement]) -> Option<Measurement> {
-    let find = |c| {
-        measurements.iter().find(|measurement| matches!(measurement.code, Code::Obis(code) if code.is(c, 7, 0)))
-    };
+    let find =
+        |c| measurements.iter().find(|measurement| matches!(measurement.code, Code::Obis(code) if code.is(c, 7, 0)));
     let (import, export) = (find(1)?, find(2)?);
     if find(16).is_some() || import.judged().is_some() || export.judged().is_some() {
         return None;
@@ -183,7 +179,8 @@ pub fn name(code: &Code) -> String {
 /// `x_` and the device's own name, with a digest of it where it had to be changed.
 fn foreign(code: &str) -> String {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    let kept: String = code.to_ascii_lowercase().chars().map(|c| if plain(c) { c } else { '_' }).take(FOREIGN).collect();
+    let kept: String =
+        code.to_ascii_lowercase().chars().map(|c| if plain(c) { c } else { '_' }).take(FOREIGN).collect();
     let mut name = format!("x_{kept}");
     if kept != code {
         name.push('_');
@@ -195,19 +192,18 @@ fn foreign(code: &str) -> String {
     name
 }
 
-/// A normalised document that was read again: for who shows it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Document {
-    pub device: String,
-    pub measurements: Vec<Measurement>,
-}
-
-/// Reads what [`document`] or [`sent`] wrote; none where it is something else.
-pub fn read(bytes: &[u8]) -> Option<Document> {
+/// Reads what [`document`] or [`sent`] wrote, for who shows it; none where it is something else.
+pub fn read(bytes: &[u8]) -> Option<Decoded> {
     let document: Map<String, Json> = serde_json::from_slice(bytes).ok()?;
     let entries = document.get("measurements")?.as_object()?;
-    let measurements = entries.values().filter_map(measurement).collect();
-    Some(Document { device: document.get("device")?.as_str()?.to_owned(), measurements })
+    Some(Decoded {
+        device: document.get("device")?.as_str()?.to_owned(),
+        measured_ms: None,
+        self_identified: false,
+        json: true,
+        partial: None,
+        measurements: entries.values().filter_map(measurement).collect(),
+    })
 }
 
 fn measurement(entry: &Json) -> Option<Measurement> {
