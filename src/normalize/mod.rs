@@ -156,9 +156,8 @@ fn entry(measurement: &Measurement, measured_ms: Option<i64>, derived: bool) -> 
 
 /// Import less export, where the device says both and not their difference.
 fn net_power(measurements: &[Measurement]) -> Option<Measurement> {
-    let find = |c| {
-        measurements.iter().find(|measurement| matches!(measurement.code, Code::Obis(code) if code.is(c, 7, 0)))
-    };
+    let find =
+        |c| measurements.iter().find(|measurement| matches!(measurement.code, Code::Obis(code) if code.is(c, 7, 0)));
     let (import, export) = (find(1)?, find(2)?);
     if find(16).is_some() || import.judged().is_some() || export.judged().is_some() {
         return None;
@@ -183,7 +182,8 @@ pub fn name(code: &Code) -> String {
 /// `x_` and the device's own name, with a digest of it where it had to be changed.
 fn foreign(code: &str) -> String {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    let kept: String = code.to_ascii_lowercase().chars().map(|c| if plain(c) { c } else { '_' }).take(FOREIGN).collect();
+    let kept: String =
+        code.to_ascii_lowercase().chars().map(|c| if plain(c) { c } else { '_' }).take(FOREIGN).collect();
     let mut name = format!("x_{kept}");
     if kept != code {
         name.push('_');

@@ -10,11 +10,13 @@ use super::section::{Given, Section, Taken, default_hint};
 use super::settings::{Agent, Settings};
 
 pub use kafka::{COMPRESSION, MECHANISMS};
+pub use modbus::{FUNCTIONS, ORDERS, TYPES};
 pub use queue::WHEN_FULL;
 pub use source::PAYLOAD;
 
 mod kafka;
 mod listener;
+mod modbus;
 mod mqtt;
 mod properties;
 mod queue;
