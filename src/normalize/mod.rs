@@ -14,12 +14,9 @@ use serde_json::{Map, Value as Json};
 use sha2::{Digest, Sha256};
 
 use crate::decode::decimal::Decimal;
-use crate::decode::{Code, Flag, Measurement, Value};
+use crate::decode::write::Object;
+use crate::decode::{Code, Decoded, Flag, Measurement, Value};
 use crate::obis::Obis;
-
-mod json;
-
-use json::Object;
 
 /// Characters of a foreign code's name, before its digest.
 const FOREIGN: usize = 40;
@@ -195,19 +192,18 @@ fn foreign(code: &str) -> String {
     name
 }
 
-/// A normalised document that was read again: for who shows it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Document {
-    pub device: String,
-    pub measurements: Vec<Measurement>,
-}
-
-/// Reads what [`document`] or [`sent`] wrote; none where it is something else.
-pub fn read(bytes: &[u8]) -> Option<Document> {
+/// Reads what [`document`] or [`sent`] wrote, for who shows it; none where it is something else.
+pub fn read(bytes: &[u8]) -> Option<Decoded> {
     let document: Map<String, Json> = serde_json::from_slice(bytes).ok()?;
     let entries = document.get("measurements")?.as_object()?;
-    let measurements = entries.values().filter_map(measurement).collect();
-    Some(Document { device: document.get("device")?.as_str()?.to_owned(), measurements })
+    Some(Decoded {
+        device: document.get("device")?.as_str()?.to_owned(),
+        measured_ms: None,
+        self_identified: false,
+        json: true,
+        partial: None,
+        measurements: entries.values().filter_map(measurement).collect(),
+    })
 }
 
 fn measurement(entry: &Json) -> Option<Measurement> {

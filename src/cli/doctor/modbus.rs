@@ -52,7 +52,7 @@ fn said(address: &str, fault: &Fault) -> String {
 }
 
 fn reading(source: &Source, found: &Found, picture: &Picture) -> Check {
-    let device = match decode(source.payload, &source.name, "", &found.document) {
+    let device = match decode(&source.payload, &source.name, "", &found.document) {
         Ok(decoded) => decoded.device,
         Err(reason) => return Check::wrong("reading", reason.to_string(), "please report it"),
     };

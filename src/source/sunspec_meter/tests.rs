@@ -222,7 +222,7 @@ proptest! {
         counters.judge(&mut picture);
         prop_assume!(!picture.measured.is_empty());
         let bytes = document(Some("1"), Some("meter"), &picture);
-        let decoded = decode(crate::config::settings::Payload::Sma, "house", "", &bytes).expect("the adapter's document");
+        let decoded = decode(&crate::config::settings::Payload::Sma, "house", "", &bytes).expect("the adapter's document");
         prop_assert_eq!(decoded.device.as_str(), "meter");
         prop_assert_eq!(decoded.measurements.len(), picture.measured.len() + 1);
         for (read, written) in decoded.measurements[1..].iter().zip(&picture.measured) {
