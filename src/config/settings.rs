@@ -20,19 +20,27 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Every topic that readings go to: the usual one first.
+    /// Every topic that readings go to, as far as it does not depend on the device: the usual one first.
     pub fn kafka_topics(&self) -> Vec<&str> {
         let mut topics: Vec<&str> = Vec::new();
-        if self.sources.is_empty() || self.sources.iter().any(|source| source.kafka_topic.is_none()) {
+        if self.sources.is_empty()
+            || self.sources.iter().any(|source| source.kafka_topic.as_deref().is_none_or(is_of_device))
+        {
             topics.push(&self.kafka.topic);
         }
-        for own in self.sources.iter().filter_map(|source| source.kafka_topic.as_deref()) {
+        for own in
+            self.sources.iter().filter_map(|source| source.kafka_topic.as_deref()).filter(|topic| !is_of_device(topic))
+        {
             if !topics.contains(&own) {
                 topics.push(own);
             }
         }
         topics
     }
+}
+
+fn is_of_device(topic: &str) -> bool {
+    topic.contains(DEVICE)
 }
 
 /// `[agent]`
@@ -236,13 +244,16 @@ pub struct Login {
     pub password: Secret,
 }
 
+/// Stands for the device's name in a source's `kafka_topic`.
+pub const DEVICE: &str = "{device}";
+
 /// `[[source]]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Source {
     /// Unique; letters, digits, `-`, `_` and `.`.
     pub name: Arc<str>,
     pub payload: Payload,
-    /// None: `kafka.topic`.
+    /// None: `kafka.topic`. May hold [`DEVICE`].
     pub kafka_topic: Option<String>,
     pub interface: Interface,
 }

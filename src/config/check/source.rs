@@ -93,7 +93,8 @@ fn one(mut section: Section, queue: &Queue, around: Around<'_>, report: &mut Rep
     let payload = payload.or(Payload::Sma);
     let kafka_topic = section.text(report, "kafka_topic");
     let kafka_topic_at = at(&kafka_topic);
-    let kafka_topic = legal("source.kafka_topic", kafka_topic, report, names::kafka_topic);
+    let kafka_topic = expanded(kafka_topic, name.as_deref());
+    let kafka_topic = legal("source.kafka_topic", kafka_topic, report, names::source_topic);
     let own = schema::SOURCES.into_iter().find(|(name, _)| *name == kind).map_or(schema::MQTT, |(_, keys)| keys);
     let topics = if own.contains(&"topics") { topics(&mut section, report) } else { Vec::new() };
 
@@ -119,6 +120,16 @@ fn one(mut section: Section, queue: &Queue, around: Around<'_>, report: &mut Rep
     });
     let source = Source { name: Arc::from(name.unwrap_or_default()), payload, kafka_topic, interface };
     Found { source, place, name: name_at, kafka_topic: kafka_topic_at, payload: payload_at, topics, sure }
+}
+
+/// With the source's name, which is known here, for `{source}`. What is wrong with a name is said of the name.
+fn expanded(topic: Taken<String>, name: Option<&str>) -> Taken<String> {
+    match topic {
+        Taken::Value(Given { place, value }) => {
+            Taken::Value(Given { place, value: value.replacen("{source}", name.unwrap_or("source"), 1) })
+        }
+        other => other,
+    }
 }
 
 fn at<T>(taken: &Taken<T>) -> Option<Place> {
