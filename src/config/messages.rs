@@ -369,6 +369,7 @@ fn source_modbus() {
         registers(
             "address = 0\ntype = \"u32\"\ncode = \"1-0:1.8.0\"\nfactor = 0.1\n[[source.registers]]\naddress = 2\ntype = \"u32\"\ncode = \"1-0:1.8.0*255\"",
         ),
+        "[[source]]\nname = \"again\"\ntype = \"modbus\"\nhost = \"127.0.0.1\"\n".to_owned(),
         format!("base = 40000\n{}", registers("address = 0\ntype = \"u32\"\ncode = \"1-0:1.8.0\"")),
     ];
     let cases: Vec<&str> = cases.iter().map(String::as_str).collect();

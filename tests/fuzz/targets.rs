@@ -10,26 +10,30 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use meterferry::clock::Clock;
-use meterferry::config::settings::{MqttListener, Payload};
+use meterferry::config::settings::{Function, Modbus, MqttListener, Payload, Register, RegisterType, WordOrder};
 use meterferry::config::{self, Environment};
 use meterferry::daily::DailyReceipt;
 use meterferry::metrics::SourceMetrics;
 use meterferry::obis::Obis;
 use meterferry::queue;
 use meterferry::reading::Body;
+use meterferry::source::measured::{self, Counters};
+use meterferry::source::modbus_device::{Device, Search};
 use meterferry::source::mqtt_listener::{self, ListenerSource};
 use meterferry::{decode, shutdown};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Takes any bytes.
 pub type Target = fn(&[u8]);
 
 /// Each target, under the name of its folder of seeds.
-pub const ALL: [(&str, Target); 5] = [
+pub const ALL: [(&str, Target); 6] = [
     ("document", document),
     ("obis", obis),
     ("record", record),
     ("configuration", configuration),
     ("listener", listener),
+    ("modbus", modbus),
 ];
 
 /// How long the listener may take for anything.
@@ -114,6 +118,84 @@ pub fn listener(bytes: &[u8]) {
     let mut answer = [0; 4];
     next.read_exact(&mut answer).expect("the listener answers");
     assert_eq!(answer, [0x20, 2, 0, 0], "CONNACK, accepted");
+}
+
+/// What a Modbus device answers, to the search for its meter and to three polls: the first byte says whether the rest are
+/// registers in right answers, or the answers themselves, and whether it is asked as SunSpec or for a table of registers.
+/// Whatever it is, it ends in a document of the adapter's kind or in a fault that has words.
+pub fn modbus(bytes: &[u8]) {
+    let Some((mode, answers)) = bytes.split_first() else { return };
+    let (raw, table) = (mode & 1 != 0, mode & 2 != 0);
+    let clock = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    clock.expect("a runtime").block_on(async {
+        let (ours, theirs) = tokio::io::duplex(4096);
+        tokio::join!(answer(theirs, raw, answers), ask(ours, table));
+    });
+}
+
+async fn ask(stream: tokio::io::DuplexStream, table: bool) {
+    let register = |address, kind, code: &str| Register {
+        address,
+        function: Function::Holding,
+        kind,
+        order: WordOrder::LowFirst,
+        factor: "0.1".parse().expect("a factor"),
+        code: code.parse().expect("a code"),
+    };
+    let registers =
+        [(3, RegisterType::U32, "1-0:1.8.0"), (8, RegisterType::F64, "1-0:16.7.0"), (90, RegisterType::I16, "14.7.0")];
+    let settings = Modbus {
+        host: String::new(),
+        port: 502,
+        unit: 1,
+        interval: PATIENCE,
+        timeout: Duration::from_secs(1),
+        reconnect_max_delay: PATIENCE,
+        device: None,
+        base: None,
+        registers: registers.into_iter().filter(|_| table).map(|(at, kind, code)| register(at, kind, code)).collect(),
+    };
+    let mut counters = Counters::default();
+    let mut device = match Device::over(stream, &settings, &mut Search::default()).await {
+        Ok(device) => device,
+        Err(fault) => return assert!(!fault.words().is_empty() && !fault.cure().is_empty()),
+    };
+    for _ in 0..3 {
+        match device.read().await {
+            Ok(mut picture) => {
+                counters.judge(&mut picture);
+                let document = measured::document(device.identity.serial(), Some("meter"), &picture);
+                if !picture.measured.is_empty() {
+                    decode::decode(&Payload::Sma, "source", "", &document).expect("the adapter's document");
+                }
+            }
+            Err(fault) if fault.keeps_connection() => {}
+            Err(fault) => return assert!(!fault.words().is_empty() && !fault.cure().is_empty()),
+        }
+    }
+}
+
+async fn answer(mut stream: tokio::io::DuplexStream, raw: bool, answers: &[u8]) {
+    let mut left = answers;
+    let mut question = [0; 12];
+    while !left.is_empty() && stream.read_exact(&mut question).await.is_ok() {
+        let wanted = usize::from(u16::from_be_bytes([question[10], question[11]])) * 2;
+        let (mut values, rest) = left.split_at(if raw { wanted + 9 } else { wanted }.min(left.len()));
+        left = rest;
+        let mut answer = Vec::new();
+        if !raw {
+            answer.extend([question[0], question[1], 0, 0]);
+            answer.extend(u16::try_from(wanted + 3).expect("at most 125 registers").to_be_bytes());
+            answer.extend([question[6], question[7], u8::try_from(wanted).expect("at most 125 registers")]);
+        }
+        answer.extend(std::mem::take(&mut values));
+        if !raw {
+            answer.resize(wanted + 9, 0);
+        }
+        if stream.write_all(&answer).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// MQTT 3.1.1, clean session, client id `next`.

@@ -27,6 +27,7 @@ mod kafka_faults;
 mod killed;
 mod late_is_not_lost;
 mod listener;
+mod modbus;
 mod names;
 mod network;
 mod never_stuck;

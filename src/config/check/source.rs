@@ -54,6 +54,7 @@ pub fn check(root: &mut Section, kafka: &Kafka, queue: &Queue, around: Around<'_
     let (sure, guessed): (Vec<Found>, Vec<Found>) = found.into_iter().partition(|found| found.sure);
     mqtt::together(&sure, report);
     listener::together(&sure, report);
+    modbus::together(&sure, report);
     let found: Vec<Found> = sure.into_iter().chain(guessed).collect();
     if found.is_empty() {
         report.warning(
