@@ -56,6 +56,12 @@ pub struct SourceMetrics {
     pub qos0: Count,
     /// Messages that became dead letters.
     pub undecodable: Count,
+    /// Documents of a device that is asked that say the same as the last one stored: not stored again.
+    pub unchanged: Count,
+    /// Times at which a device was not asked because it, or the queue, was still busy with the one before.
+    pub skipped: Count,
+    /// Requests without a usable answer.
+    pub failed: Count,
     /// Messages dropped by rule (a topic that matches no filter of a listener).
     pub ignored: Count,
     /// Connections made.

@@ -115,6 +115,10 @@ pub struct LiveSource {
     pub qos0: u64,
     pub retained: u64,
     pub broker_dropped: u64,
+    /// Of a device that is asked: documents that said the same as the last, times left out, requests without an answer.
+    pub unchanged: u64,
+    pub skipped: u64,
+    pub failed: u64,
 }
 
 /// What the figures are taken from.
@@ -239,6 +243,9 @@ impl Told {
                 qos0: source.qos0.get(),
                 retained: source.retained.get(),
                 broker_dropped: source.broker_dropped.get(),
+                unchanged: source.unchanged.get(),
+                skipped: source.skipped.get(),
+                failed: source.failed.get(),
             }
         });
         (sources.collect(), sight.of_kafka(now))

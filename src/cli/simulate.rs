@@ -17,6 +17,8 @@ use crate::shutdown::Shutdown;
 use crate::simulate::adapter::{self, Adapter};
 use crate::simulate::mqtt::{self, Event, FAST_STEP, Options};
 
+mod rest;
+
 /// Documents of one adapter on their way at one time.
 const WINDOW: usize = 100;
 
@@ -28,6 +30,9 @@ Examples:
   meterferry simulate --print --count 3           look at the documents
   meterferry simulate --start 2026-06-21T00:00:00Z --interval 0 --count 86400
                                                   a whole summer's day, the same each time
+  meterferry simulate --interface rest            a device that is asked over HTTPS, on a free port
+  meterferry simulate --interface rest --http --listen 127.0.0.1:8080 --token-file key --fault html:5
+                                                  without TLS, and a web page with every fifth request
 
 Published is what the broker has acknowledged. Like the real adapter, a simulated one measures on
 while no broker listens, and what it measured then is gone; with --start it waits instead. Two
@@ -42,6 +47,13 @@ Exit codes:
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
+    /// How the adapter speaks
+    #[arg(long, value_enum, default_value_t = Interface::Mqtt)]
+    interface: Interface,
+
+    #[command(flatten)]
+    rest: rest::Args,
+
     /// The MQTT broker's name or address (or that of the agent's own listener)
     #[arg(long, value_name = "NAME", default_value = "localhost")]
     host: String,
@@ -91,6 +103,15 @@ pub struct Args {
     print: bool,
 }
 
+/// How the adapter speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Interface {
+    /// It publishes to an MQTT broker
+    Mqtt,
+    /// It answers who asks over HTTP
+    Rest,
+}
+
 /// A topic to publish to (MQTT 3.1.1, 4.7.1 and 4.7.3).
 fn topic(text: &str) -> Result<String, String> {
     if text.is_empty() || text.len() > 65_535 || text.contains(['+', '#', '\0']) {
@@ -134,6 +155,9 @@ fn start(args: Args) -> Result<ExitCode, String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
+    if args.interface == Interface::Rest && !args.print {
+        return rest::run(args.rest, args.interval, args.seed, args.start, &runtime, &shutdown);
+    }
     if args.print {
         return match runtime.block_on(print(&args, &shutdown)) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("cannot print: {error}")),

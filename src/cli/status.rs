@@ -178,6 +178,9 @@ fn source_words(source: &LiveSource) -> String {
         (source.undecodable, "no readings"),
         (source.qos0, "with QoS 0"),
         (source.broker_dropped, "dropped by the broker"),
+        (source.unchanged, "said the same as the last"),
+        (source.failed, "requests failed"),
+        (source.skipped, "times not asked"),
     ] {
         if number > 0 {
             words.push_str(&format!(", {} {what}", count(number)));

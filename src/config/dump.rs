@@ -4,7 +4,8 @@ use std::fmt::Display;
 use std::path::Path;
 
 use super::check::{COMPRESSION, MECHANISMS, PAYLOAD, WHEN_FULL};
-use super::settings::{Format, Interface, Kafka, Login, Mqtt, MqttListener, Queue, Settings, Source, Tls};
+use super::names;
+use super::settings::{Format, Interface, Kafka, Login, Mqtt, MqttListener, Queue, Rest, Settings, Source, Tls, Trust};
 use super::units::{show_duration, show_size};
 
 /// What stands where a secret's file was named.
@@ -91,16 +92,23 @@ fn source(lines: &mut Lines, source: &Source) {
     lines.table("[[source]]");
     lines.text("name", &source.name);
     let (kind, topics) = match &source.interface {
-        Interface::Mqtt(mqtt) => ("mqtt", &mqtt.topics),
-        Interface::MqttListener(listener) => ("mqtt-listener", &listener.topics),
+        Interface::Mqtt(mqtt) => ("mqtt", Some(&mqtt.topics)),
+        Interface::MqttListener(listener) => ("mqtt-listener", Some(&listener.topics)),
+        Interface::Rest(_) => ("rest", None),
     };
     lines.text("type", kind);
-    lines.list("topics", topics);
+    if let Some(topics) = topics {
+        lines.list("topics", topics);
+    }
     lines.text("payload", word(PAYLOAD, source.payload));
     lines.text_if("kafka_topic", source.kafka_topic.as_deref());
     let tls = match &source.interface {
         Interface::Mqtt(mqtt) => self::mqtt(lines, mqtt),
         Interface::MqttListener(listener) => self::listener(lines, listener),
+        Interface::Rest(rest) => {
+            self::rest(lines, rest);
+            None
+        }
     };
     if let Some(tls) = tls {
         self::tls(lines, "[source.tls]", tls);
@@ -139,6 +147,27 @@ fn listener<'s>(lines: &mut Lines, listener: &'s MqttListener) -> Option<&'s Tls
     lines.text("idle_timeout", show_duration(listener.idle_timeout));
     lines.text("commit_delay", show_duration(listener.commit_delay));
     listener.tls.as_ref()
+}
+
+fn rest(lines: &mut Lines, rest: &Rest) {
+    lines.text("url", rest.url());
+    lines.text_if("token_file", rest.token.as_ref().map(|_| MASK));
+    lines.text_if("path", rest.path.as_deref());
+    lines.text_if("status_path", rest.status_path.as_deref());
+    lines.text("interval", show_duration(rest.interval));
+    lines.text("status_interval", show_duration(rest.status_interval.unwrap_or_default()));
+    lines.text("timeout", show_duration(rest.timeout));
+    lines.text("max_body_size", show_size(rest.max_body_size as u64));
+    lines.text("retry_max_delay", show_duration(rest.retry_max_delay));
+    lines.plain("store_unchanged", rest.store_unchanged);
+    let Some(trust) = &rest.trust else { return };
+    lines.table("[source.tls]");
+    lines.plain("trust_on_first_use", *trust == Trust::FirstUse);
+    match trust {
+        Trust::Authorities(ca_file) => lines.path("ca_file", ca_file.as_deref()),
+        Trust::Fingerprint(fingerprint) => lines.text("fingerprint", names::show_fingerprint(fingerprint)),
+        Trust::FirstUse => {}
+    }
 }
 
 fn tls(lines: &mut Lines, header: &str, tls: &Tls) {

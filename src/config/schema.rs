@@ -87,6 +87,28 @@ pub const MQTT_LISTENER: &[&str] = &[
     "tls",
 ];
 
+/// Keys of `[[source]]` with `type = "rest"`.
+pub const REST: &[&str] = &[
+    "name",
+    "type",
+    "payload",
+    "kafka_topic",
+    "url",
+    "token_file",
+    "path",
+    "status_path",
+    "interval",
+    "status_interval",
+    "timeout",
+    "max_body_size",
+    "retry_max_delay",
+    "store_unchanged",
+    "tls",
+];
+
+/// Keys of `[source.tls]` with `type = "rest"`.
+pub const REST_TLS: &[&str] = &["ca_file", "fingerprint", "trust_on_first_use"];
+
 /// Keys of `[source.tls]` with `type = "mqtt"`.
 pub const MQTT_TLS: &[&str] = &["ca_file", "certificate_file", "key_file"];
 
@@ -113,7 +135,7 @@ pub fn keys(path: &str) -> &'static [&'static str] {
 pub fn owner(key: &str) -> Option<&'static str> {
     let tables = ["agent", "queue", "kafka", "kafka.tls", "kafka.sasl"];
     let mut owners: Vec<_> = tables.into_iter().filter(|path| keys(path).contains(&key)).collect();
-    if MQTT.contains(&key) || MQTT_LISTENER.contains(&key) {
+    if [MQTT, MQTT_LISTENER, REST].iter().any(|keys| keys.contains(&key)) {
         owners.push("source");
     }
     match owners[..] {

@@ -32,6 +32,7 @@ fn loaded(text: &str) -> (tempfile::TempDir, Loaded) {
                 Some("pem") => CERTIFICATE,
                 Some("key") => KEY,
                 Some("password") => "correct horse battery staple\n",
+                Some("token") => "correcthorsebatterystaple\n",
                 _ => continue,
             };
             std::fs::write(folder.path().join(name), content).expect("write");
@@ -79,6 +80,7 @@ fn examples_are_right() {
             "listener.toml",
             "msk.toml",
             "redpanda.toml",
+            "rest.toml",
             "scram.toml",
             "two-adapters.toml"
         ]
@@ -134,6 +136,8 @@ fn known() -> BTreeSet<String> {
         ("mqtt-listener", schema::MQTT_LISTENER),
         ("mqtt-listener.tls", schema::MQTT_LISTENER_TLS),
         ("mqtt-listener.users", schema::keys("source.users")),
+        ("rest", schema::REST),
+        ("rest.tls", schema::REST_TLS),
     ] {
         known.extend(keys.iter().map(|key| format!("{path}.{key}")));
     }
@@ -146,7 +150,7 @@ fn every_key_is_in_it() {
     let table: toml::Table = uncommented().parse().expect("the shipped file is TOML with every key set");
     assert_eq!(keys(&table), known());
     let (_folder, loaded) = loaded(&uncommented());
-    assert_eq!(loaded.settings.sources.len(), 2);
+    assert_eq!(loaded.settings.sources.len(), 3);
 }
 
 /// Lines of a dump, with the table that they stand in; sources by their type.
@@ -168,9 +172,10 @@ fn lines(dump: &str) -> BTreeSet<(String, String)> {
 /// What the file shows as a default is what the code does without the key.
 #[test]
 fn defaults_are_as_documented() {
-    let listener =
-        "[[source]]\nname = \"sma\"\ntype = \"mqtt\"\n[[source]]\nname = \"adapters\"\ntype = \"mqtt-listener\"\n";
-    let (_folder, default) = loaded(listener);
+    let (_folder, default) = loaded(
+        "[[source]]\nname = \"sma\"\ntype = \"mqtt\"\n[[source]]\nname = \"adapters\"\ntype = \"mqtt-listener\"\n\
+         [[source]]\nname = \"house\"\ntype = \"rest\"\nurl = \"https://192.168.1.50\"\n",
+    );
     let (_folder, set) = loaded(&uncommented());
     let (default, set) = (lines(&dump(&default.settings)), lines(&dump(&set.settings)));
     let differing: Vec<_> = default.difference(&set).collect();

@@ -1,9 +1,11 @@
-//! The adapter as it speaks, for trials without a smart meter: a household's day, the adapter's document, and the MQTT
-//! client that publishes it.
+//! The adapter as it speaks, for trials without a smart meter: a household's day, the adapter's document, the MQTT client
+//! that publishes it, and the HTTP server that gives it to who asks.
 
 pub mod adapter;
 mod flights;
 mod household;
 pub mod mqtt;
 mod random;
+pub mod rest;
+pub mod rest_fault;
 pub mod session;

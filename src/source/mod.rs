@@ -30,6 +30,19 @@ mod mqtt_welcome;
 mod mqtt_wire;
 mod outstanding;
 pub mod redelivery;
+pub mod rest;
+pub mod rest_answer;
+mod rest_grid;
+mod rest_link;
+mod rest_memory;
+mod rest_outage;
+mod rest_paths;
+pub mod rest_probe;
+mod rest_sameness;
+#[cfg(test)]
+mod rest_tests;
+pub mod rest_tls;
+pub mod rest_trouble;
 pub mod tls;
 
 /// What a source received.
@@ -37,7 +50,7 @@ pub mod tls;
 pub struct Raw {
     /// Name of the source in the configuration.
     pub source: Arc<str>,
-    /// MQTT topic.
+    /// MQTT topic; what was asked for of a device that is asked.
     pub topic: String,
     pub payload: Bytes,
     pub received: Received,
@@ -59,4 +72,11 @@ pub struct Delivery {
     /// Counts the sender's sessions from 0; a number that was not seen before means that the earlier session, and with
     /// it every message that the sender might have sent again, is gone.
     pub session: u64,
+}
+
+impl Delivery {
+    /// Of what was asked for: nobody sends it again.
+    pub fn asked() -> Self {
+        Self { sender: Arc::from(""), packet_id: None, dup: false, retain: false, session: 0 }
+    }
 }

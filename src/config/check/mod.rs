@@ -18,6 +18,7 @@ mod listener;
 mod mqtt;
 mod properties;
 mod queue;
+mod rest;
 mod source;
 
 const MILLISECOND: Duration = Duration::from_millis(1);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{legal, listener, mqtt};
+use super::{legal, listener, mqtt, rest};
 use crate::config::files::Around;
 use crate::config::names;
 use crate::config::problem::{Place, Report};
@@ -17,7 +17,12 @@ const MOST: usize = 100;
 /// `source.payload`, as written.
 pub const PAYLOAD: &[(&str, Payload)] = &[("sma", Payload::Sma), ("any", Payload::Any)];
 
-const TYPES: [&str; 2] = ["mqtt", "mqtt-listener"];
+/// `source.type`, as written, with the keys of each.
+const TYPES: [(&str, &[&str]); 3] =
+    [(MQTT, schema::MQTT), (MQTT_LISTENER, schema::MQTT_LISTENER), (REST, schema::REST)];
+const MQTT: &str = "mqtt";
+const MQTT_LISTENER: &str = "mqtt-listener";
+const REST: &str = "rest";
 
 /// A source that was read, and where its parts stand.
 pub struct Found {
@@ -82,37 +87,44 @@ fn one(mut section: Section, queue: &Queue, around: Around<'_>, report: &mut Rep
     let name = legal("source.name", name, report, names::source_name);
     let kind = kind(&mut section, report);
     if kind.is_absent() {
-        missing(report, "type", &format!("type = {}", either(TYPES.iter())));
+        missing(report, "type", &format!("type = {}", either(TYPES.iter().map(|(kind, _)| kind))));
     }
     // The keys of a source without a type are those of the type they look like.
-    let guess = if section.has("listen") { TYPES[1] } else { TYPES[0] };
+    let guess = match &section {
+        section if section.has("listen") => MQTT_LISTENER,
+        section if section.has("url") => REST,
+        _ => MQTT,
+    };
     let sure = matches!(kind, Taken::Value(_));
     let kind = kind.or(guess);
     let payload = section.choice(report, "payload", PAYLOAD).or(Payload::Sma);
     let kafka_topic = section.text(report, "kafka_topic");
     let kafka_topic_at = at(&kafka_topic);
     let kafka_topic = legal("source.kafka_topic", kafka_topic, report, names::kafka_topic);
-    let topics = topics(&mut section, report);
-
-    let filters = topics.iter().map(|given| given.value.clone()).collect();
-    let (mut section, interface, other) = if kind == TYPES[0] {
-        let mut section = section.with_keys(schema::MQTT);
-        let interface = Interface::Mqtt(mqtt::check(&mut section, filters, queue, around, report));
-        (section, interface, schema::MQTT_LISTENER)
-    } else {
-        let mut section = section.with_keys(schema::MQTT_LISTENER);
-        let interface = Interface::MqttListener(listener::check(&mut section, filters, queue, around, report));
-        (section, interface, schema::MQTT)
+    let mut topics = Vec::new();
+    let keys = TYPES.iter().find(|(known, _)| *known == kind).map_or(schema::MQTT, |(_, keys)| keys);
+    let mut section = section.with_keys(keys);
+    let interface = match kind {
+        REST => Interface::Rest(rest::check(&mut section, payload, around, report)),
+        kind => {
+            topics = self::topics(&mut section, report);
+            let filters = topics.iter().map(|given| given.value.clone()).collect();
+            match kind {
+                MQTT_LISTENER => Interface::MqttListener(listener::check(&mut section, filters, queue, around, report)),
+                _ => Interface::Mqtt(mqtt::check(&mut section, filters, queue, around, report)),
+            }
+        }
     };
-    let other_type = if kind == TYPES[0] { TYPES[1] } else { TYPES[0] };
+    let others = || TYPES.iter().filter(|(other, _)| *other != kind);
     if !sure {
-        for key in other {
+        for key in others().flat_map(|(_, keys)| *keys) {
             section.take(key);
         }
     }
     section.finish(report, |key| {
-        other.contains(&key).then(|| {
-            let what = format!("belongs to type = \"{other_type}\", this source has type = \"{kind}\"");
+        let owners: Vec<_> = others().filter(|(_, keys)| keys.contains(&key)).map(|(other, _)| other).collect();
+        (!owners.is_empty()).then(|| {
+            let what = format!("belongs to type = {}, this source has type = \"{kind}\"", either(owners.iter()));
             (what, "remove it, or change the type".to_owned())
         })
     });
@@ -129,11 +141,12 @@ fn at<T>(taken: &Taken<T>) -> Option<Place> {
 
 fn kind(section: &mut Section, report: &mut Report) -> Taken<&'static str> {
     section.read(report, "type", |value| {
-        let must = format!("must be {}", either(TYPES.iter()));
+        let kinds = TYPES.map(|(kind, _)| kind);
+        let must = format!("must be {}", either(kinds.iter()));
         let Value::Text(text) = value else { return Err((must, String::new())) };
-        match TYPES.iter().find(|kind| *kind == text) {
+        match kinds.iter().find(|kind| *kind == text) {
             Some(kind) => Ok(*kind),
-            None => Err((must, nearest_word(text, TYPES.iter().copied()))),
+            None => Err((must, nearest_word(text, kinds.iter().copied()))),
         }
     })
 }
