@@ -234,6 +234,7 @@ impl Agent {
                 intake: intake.clone(),
                 metrics: Arc::clone(&metrics),
                 complaint: Complaint::default(),
+                device: None,
             };
             let name = format!("the ingest of source {}", source.name);
             self.spawn_stage(name, "ingest", async move { Ok(ingest.run(received).await?) });

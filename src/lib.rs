@@ -15,6 +15,7 @@
 //! - [`source`]: one configured place readings come from; hands out [`source::Raw`] with the right to acknowledge it.
 //! - [`receipt`]: that right. Dropped unused, it acknowledges nothing.
 //! - [`decode`], [`obis`]: bytes in, reading or reason out. Pure.
+//! - [`normalize`]: our own document of a reading, where that is asked for. Pure.
 //! - [`reading`]: the words the stages share, so that no stage has to name another.
 //! - [`daily`]: the daily receipt, by which a consumer proves that it has everything. Pure.
 //! - [`queue`]: the write-ahead queue on disk. The only module that knows redb.
@@ -28,7 +29,8 @@
 //!
 //! # What is not there
 //!
-//! Only `queue/` names redb, only `source/mqtt*.rs` and the simulator rumqttc, only `forwarder/kafka.rs` and the
+//! Only `queue/` names redb, only `source/mqtt*.rs` and the simulator rumqttc, only `source/rest*.rs` and the
+//! simulator hyper, only `forwarder/kafka.rs` and the
 //! consumer commands rdkafka; no stage names another stage; decode, batching, resume rule, retry table and backoff hold no clock,
 //! socket or random source; no lock is held across an await; no fsync runs on a tokio worker; no channel is
 //! unbounded; there is no `unsafe`. `tests/tidy` holds the code to this.
@@ -44,6 +46,8 @@ pub mod receipt;
 pub mod decode;
 
 pub mod obis;
+
+pub mod normalize;
 
 pub mod reading;
 

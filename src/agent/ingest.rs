@@ -10,7 +10,7 @@ use crate::config::settings::Payload;
 use crate::decode;
 use crate::metrics::SourceMetrics;
 use crate::queue::{Intake, QueueError};
-use crate::reading::{Body, Dead, Mark, Reading};
+use crate::reading::{Body, Dead, Kind, Mark, Reading};
 use crate::source::Raw;
 use crate::source::redelivery::{Verdict, Window};
 
@@ -28,6 +28,8 @@ pub struct Ingest {
     pub intake: Intake,
     pub metrics: Arc<SourceMetrics>,
     pub complaint: Complaint,
+    /// The device of the last measurement: whose state a status is.
+    pub device: Option<String>,
 }
 
 /// What is said about the messages of one source that become dead letters: the first at once, then how many there were,
@@ -78,6 +80,11 @@ impl Ingest {
     /// Hands one message to the queue, or, where it was handed in before, only its receipt. Waits while the queue is busy.
     pub async fn take(&mut self, raw: Raw) -> Result<(), QueueError> {
         let (body, mark) = self.body(&raw);
+        if let (Body::Reading(reading), Kind::Measured) = (&body, raw.kind)
+            && self.device.as_ref() != Some(&reading.device)
+        {
+            self.device = Some(reading.device.clone());
+        }
         match self.window.judge(&raw.delivery, mark) {
             Verdict::Redelivery => {
                 self.metrics.redelivered.one();
@@ -107,6 +114,8 @@ impl Ingest {
                     measured_ms: decoded.measured_ms,
                     self_identified: decoded.self_identified,
                     json: decoded.json,
+                    kind: raw.kind,
+                    marks: Vec::new(),
                     payload: raw.payload.clone(),
                 };
                 (Body::Reading(reading), mark)
@@ -135,7 +144,15 @@ impl Ingest {
         if size > self.max_reading_size {
             return Err(format!("it has {size} bytes, queue.max_reading_size is {}", self.max_reading_size));
         }
-        decode::decode(self.payload, &raw.source, &raw.topic, &raw.payload).map_err(|reason| reason.to_string())
+        match raw.kind {
+            Kind::Status => {
+                let status = decode::decode(Payload::Any, &raw.source, "", &raw.payload);
+                let device = self.device.clone().unwrap_or_else(|| raw.source.to_string());
+                status.map(|status| decode::Decoded { device, ..status })
+            }
+            Kind::Measured | Kind::Normalized => decode::decode(self.payload, &raw.source, &raw.topic, &raw.payload),
+        }
+        .map_err(|reason| reason.to_string())
     }
 }
 

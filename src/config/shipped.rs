@@ -31,8 +31,7 @@ fn loaded(text: &str) -> (tempfile::TempDir, Loaded) {
             let content = match Path::new(name).extension().and_then(|ending| ending.to_str()) {
                 Some("pem") => CERTIFICATE,
                 Some("key") => KEY,
-                Some("password") => "correct horse battery staple\n",
-                Some("token") => "correcthorsebatterystaple\n",
+                Some("password" | "token") => "correct horse battery staple\n",
                 _ => continue,
             };
             std::fs::write(folder.path().join(name), content).expect("write");

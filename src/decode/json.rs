@@ -1,14 +1,17 @@
-//! Reading a JSON object member by member, without building it: strict about what JSON leaves open (a key that stands
-//! twice, nesting without end), because two readers of the same bytes must not see two different readings.
+//! Reading a JSON document piece by piece, without building it.
+//!
+//! Strict about what JSON leaves open (a key that stands twice, nesting without end), because two readers of the same
+//! bytes must not see two different readings. Numbers keep their digits, which is why it is not serde_json that reads
+//! them: it hands a fraction out as a double. Messages and places are worded as serde_json words them.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::collections::HashSet;
-use std::fmt;
 
-use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use arrayvec::ArrayVec;
 
-use super::{MAX_DEPTH, Reason};
+use super::{MAX_DEPTH, Reason, Value};
+
+mod text;
 
 /// Keys of one object up to which looking at each is faster than hashing.
 const FEW: usize = 24;
@@ -16,74 +19,288 @@ const FEW: usize = 24;
 /// Characters of a key that a reason shows.
 const SHOWN: usize = 60;
 
-/// What serde's errors cannot carry: which rule of ours was broken.
-#[derive(Debug, Default)]
-pub(super) struct Rules(RefCell<Option<Broken>>);
-
-#[derive(Debug)]
-enum Broken {
-    Duplicate(String),
-    Depth,
-    Shape(&'static str),
+/// A document, and how far it has been read.
+pub(super) struct Json<'de> {
+    text: &'de str,
+    at: usize,
+    depth: usize,
 }
 
-impl Rules {
-    /// Turns the error of a parse under these rules into a reason.
-    pub(super) fn reason(&self, error: &serde_json::Error) -> Reason {
-        let (line, column) = (error.line(), error.column());
-        match self.0.take() {
-            Some(Broken::Duplicate(key)) => Reason::DuplicateKey { key, line, column },
-            Some(Broken::Depth) => Reason::TooDeep { line, column },
-            Some(Broken::Shape(found)) => Reason::NotAnObject { found },
-            None => {
-                let what = error.to_string();
-                let place = format!(" at line {line} column {column}");
-                Reason::NotJson { what: what.strip_suffix(&place).unwrap_or(&what).to_owned(), line, column }
-            }
+/// One value; of an array or an object only what opens it has been read.
+pub(super) enum Piece<'de> {
+    Text(Cow<'de, str>),
+    Number(&'de str),
+    Flag,
+    Null,
+    Array,
+    Object,
+}
+
+impl<'de> Piece<'de> {
+    /// What a measurement may have as its value. A number with more digits than any meter has stays a text.
+    pub(super) fn value(self) -> Option<Value> {
+        match self {
+            Self::Text(text) => Some(Value::Text(text.into_owned())),
+            Self::Number(number) => Some(self::number(number)),
+            Self::Flag | Self::Null | Self::Array | Self::Object => None,
         }
     }
 
-    fn broken<E: de::Error>(&self, rule: Broken) -> E {
-        self.0.replace(Some(rule));
-        E::custom("refused")
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
     }
 
-    /// The document is not an object but `found`.
-    pub(super) fn shape<E: de::Error>(&self, found: &'static str) -> E {
-        self.broken(Broken::Shape(found))
+    /// For the reason why a document is none.
+    pub(super) fn described(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "a text",
+            Self::Number(_) => "a number",
+            Self::Flag => "true or false",
+            Self::Null => "null",
+            Self::Array => "an array",
+            Self::Object => "an object",
+        }
     }
+}
 
-    /// One level deeper than `depth`.
-    pub(super) fn deeper<E: de::Error>(&self, depth: usize) -> Result<usize, E> {
-        if depth < MAX_DEPTH { Ok(depth + 1) } else { Err(self.broken(Broken::Depth)) }
-    }
+fn number(text: &str) -> Value {
+    text.parse().map_or_else(|_| Value::Text(text.to_owned()), Value::Number)
 }
 
 /// The keys of one object so far.
-pub(super) struct Keys<'rules, 'de> {
-    rules: &'rules Rules,
-    few: Vec<Cow<'de, str>>,
+#[derive(Default)]
+pub(super) struct Keys<'de> {
+    few: ArrayVec<Cow<'de, str>, FEW>,
     many: HashSet<Cow<'de, str>>,
 }
 
-impl<'rules, 'de> Keys<'rules, 'de> {
-    pub(super) fn new(rules: &'rules Rules) -> Self {
-        Self { rules, few: Vec::new(), many: HashSet::new() }
-    }
-
-    /// The next key of `map`; none at the object's end.
-    pub(super) fn next<A: MapAccess<'de>>(&mut self, map: &mut A) -> Result<Option<Cow<'de, str>>, A::Error> {
-        let Some(Text(key)) = map.next_key()? else { return Ok(None) };
-        let new = if self.few.len() < FEW {
-            let new = !self.few.contains(&key);
-            self.few.push(key.clone());
-            new
-        } else {
-            !self.few.contains(&key) && self.many.insert(key.clone())
-        };
-        if new { Ok(Some(key)) } else { Err(self.rules.broken(Broken::Duplicate(shown(&key)))) }
+impl<'de> Keys<'de> {
+    /// Whether it is the first time.
+    fn add(&mut self, key: &Cow<'de, str>) -> bool {
+        if self.few.contains(key) {
+            return false;
+        }
+        match self.few.try_push(key.clone()) {
+            Ok(()) => true,
+            Err(full) => self.many.insert(full.element()),
+        }
     }
 }
+
+impl<'de> Json<'de> {
+    /// # Errors
+    ///
+    /// [`Reason::NotUtf8`].
+    pub(super) fn new(bytes: &'de [u8]) -> Result<Self, Reason> {
+        let text = std::str::from_utf8(bytes).map_err(|error| Reason::NotUtf8 { offset: error.valid_up_to() })?;
+        Ok(Self { text, at: 0, depth: 0 })
+    }
+
+    /// The next value.
+    pub(super) fn piece(&mut self) -> Result<Piece<'de>, Reason> {
+        match self.peek() {
+            Some(b'"') => self.string().map(Piece::Text),
+            Some(b'-' | b'0'..=b'9') => self.number().map(Piece::Number),
+            Some(b'{') => self.open(Piece::Object),
+            Some(b'[') => self.open(Piece::Array),
+            Some(b't') => self.word("true", Piece::Flag),
+            Some(b'f') => self.word("false", Piece::Flag),
+            Some(b'n') => self.word("null", Piece::Null),
+            Some(_) => Err(self.wrong("expected value")),
+            None => Err(self.wrong("EOF while parsing a value")),
+        }
+    }
+
+    /// The next key of the object that was opened last, of which `keys` are known; none at its end.
+    pub(super) fn key(&mut self, keys: &mut Keys<'de>) -> Result<Option<Cow<'de, str>>, Reason> {
+        let first = keys.few.is_empty();
+        match self.peek() {
+            Some(b'}') => {
+                self.close();
+                return Ok(None);
+            }
+            Some(b',') if !first => self.at += 1,
+            Some(_) if first => {}
+            Some(_) => return Err(self.wrong("expected `,` or `}`")),
+            None => return Err(self.wrong("EOF while parsing an object")),
+        }
+        match self.peek() {
+            Some(b'"') => {}
+            Some(b'}') => return Err(self.wrong("trailing comma")),
+            Some(_) => return Err(self.wrong("key must be a string")),
+            None => return Err(self.wrong("EOF while parsing a value")),
+        }
+        let key = self.string()?;
+        if !keys.add(&key) {
+            let (line, column) = self.place(self.at);
+            return Err(Reason::DuplicateKey { key: shown(&key), line, column });
+        }
+        match self.peek() {
+            Some(b':') => self.at += 1,
+            Some(_) => return Err(self.wrong("expected `:`")),
+            None => return Err(self.wrong("EOF while parsing an object")),
+        }
+        Ok(Some(key))
+    }
+
+    /// Whether the array that was opened last has another value, which then comes next.
+    pub(super) fn another(&mut self, first: bool) -> Result<bool, Reason> {
+        match self.peek() {
+            Some(b']') => {
+                self.close();
+                return Ok(false);
+            }
+            Some(_) if first => return Ok(true),
+            Some(b',') => self.at += 1,
+            Some(_) => return Err(self.wrong("expected `,` or `]`")),
+            None => return Err(self.wrong("EOF while parsing a list")),
+        }
+        match self.peek() {
+            Some(b']') => Err(self.wrong("trailing comma")),
+            _ => Ok(true),
+        }
+    }
+
+    /// Reads what `piece` opened to its end, and holds it to the rules.
+    pub(super) fn pass_over(&mut self, piece: &Piece<'de>) -> Result<(), Reason> {
+        match piece {
+            Piece::Object => {
+                let mut keys = Keys::default();
+                while self.key(&mut keys)?.is_some() {
+                    let inner = self.piece()?;
+                    self.pass_over(&inner)?;
+                }
+            }
+            Piece::Array => {
+                let mut first = true;
+                while self.another(first)? {
+                    first = false;
+                    let inner = self.piece()?;
+                    self.pass_over(&inner)?;
+                }
+            }
+            Piece::Text(_) | Piece::Number(_) | Piece::Flag | Piece::Null => {}
+        }
+        Ok(())
+    }
+
+    /// Nothing but blanks may follow.
+    pub(super) fn end(mut self) -> Result<(), Reason> {
+        match self.peek() {
+            Some(_) => Err(self.wrong("trailing characters")),
+            None => Ok(()),
+        }
+    }
+
+    fn open(&mut self, piece: Piece<'de>) -> Result<Piece<'de>, Reason> {
+        self.at += 1;
+        if self.depth == MAX_DEPTH {
+            let (line, column) = self.place(self.at);
+            return Err(Reason::TooDeep { line, column });
+        }
+        self.depth += 1;
+        Ok(piece)
+    }
+
+    fn close(&mut self) {
+        self.at += 1;
+        self.depth -= 1;
+    }
+
+    fn byte(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    /// The next byte that is no blank.
+    fn peek(&mut self) -> Option<u8> {
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.byte() {
+            self.at += 1;
+        }
+        self.byte()
+    }
+
+    fn word(&mut self, word: &str, piece: Piece<'de>) -> Result<Piece<'de>, Reason> {
+        for expected in word.bytes() {
+            match self.byte() {
+                Some(byte) if byte == expected => self.at += 1,
+                Some(_) => return Err(self.wrong("expected ident")),
+                None => return Err(self.wrong("EOF while parsing a value")),
+            }
+        }
+        Ok(piece)
+    }
+
+    fn number(&mut self) -> Result<&'de str, Reason> {
+        let start = self.at;
+        self.at += usize::from(self.byte() == Some(b'-'));
+        if self.byte() == Some(b'0') {
+            self.at += 1;
+        } else {
+            self.digits()?;
+        }
+        if let Some(b'0'..=b'9') = self.byte() {
+            return Err(self.wrong("invalid number"));
+        }
+        if self.byte() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        let mut far = self.at - start > MAX_PLAIN;
+        if let Some(b'e' | b'E') = self.byte() {
+            far = true;
+            self.at += 1;
+            self.at += usize::from(matches!(self.byte(), Some(b'-' | b'+')));
+            self.digits()?;
+        }
+        let text = &self.text[start..self.at];
+        // Most readers of JSON have nothing larger than a double.
+        if far && !text.parse::<f64>().is_ok_and(f64::is_finite) {
+            return Err(self.wrong_before("number out of range"));
+        }
+        Ok(text)
+    }
+
+    fn digits(&mut self) -> Result<(), Reason> {
+        let start = self.at;
+        while let Some(b'0'..=b'9') = self.byte() {
+            self.at += 1;
+        }
+        match self.byte() {
+            _ if self.at > start => Ok(()),
+            Some(_) => Err(self.wrong("invalid number")),
+            None => Err(self.wrong("EOF while parsing a value")),
+        }
+    }
+
+    /// The next byte is wrong, or missing.
+    fn wrong(&self, what: &'static str) -> Reason {
+        self.not_json(what, (self.at + 1).min(self.text.len()))
+    }
+
+    /// What ends before the next byte is wrong.
+    fn wrong_before(&self, what: &'static str) -> Reason {
+        self.not_json(what, self.at)
+    }
+
+    fn not_json(&self, what: &'static str, read: usize) -> Reason {
+        let (line, column) = self.place(read);
+        Reason::NotJson { what, line, column }
+    }
+
+    /// Line and column of the last of `read` bytes, both counted from 1.
+    fn place(&self, read: usize) -> (usize, usize) {
+        let before = &self.text.as_bytes()[..read];
+        let lines = before.iter().filter(|byte| **byte == b'\n').count();
+        let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        (lines + 1, read - line_start)
+    }
+}
+
+/// Digits up to which a number without an exponent is within a double's range.
+const MAX_PLAIN: usize = 300;
 
 fn shown(key: &str) -> String {
     match key.char_indices().nth(SHOWN) {
@@ -92,154 +309,5 @@ fn shown(key: &str) -> String {
     }
 }
 
-/// A text that borrows from the document where it can.
-pub(super) struct Text<'de>(pub(super) Cow<'de, str>);
-
-impl<'de> de::Deserialize<'de> for Text<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Borrow;
-
-        impl<'de> Visitor<'de> for Borrow {
-            type Value = Text<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text")
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
-            }
-        }
-
-        deserializer.deserialize_str(Borrow)
-    }
-}
-
-/// A value that is neither an array nor an object.
-pub(super) enum Plain<'de> {
-    Text(Cow<'de, str>),
-    Number(serde_json::Number),
-    Flag,
-    Null,
-}
-
-/// What a value becomes, by its kind.
-pub(super) trait Shape<'de>: Sized {
-    type Value;
-
-    fn plain<E: de::Error>(self, plain: Plain<'de>) -> Result<Self::Value, E>;
-
-    fn array<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error>;
-
-    fn object<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error>;
-}
-
-/// Reads a value of any kind as its shape says.
-pub(super) struct Read<S>(pub(super) S);
-
-impl<'de, S: Shape<'de>> DeserializeSeed<'de> for Read<S> {
-    type Value = S::Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de, S: Shape<'de>> Visitor<'de> for Read<S> {
-    type Value = S::Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        self.0.plain(Plain::Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        self.0.plain(Plain::Text(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
-        self.0.plain(Plain::Number(number.into()))
-    }
-
-    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
-        self.0.plain(Plain::Number(number.into()))
-    }
-
-    fn visit_f64<E: de::Error>(self, number: f64) -> Result<Self::Value, E> {
-        // serde_json reads no number that is not finite; null is how it would write one.
-        self.0.plain(serde_json::Number::from_f64(number).map_or(Plain::Null, Plain::Number))
-    }
-
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Self::Value, E> {
-        self.0.plain(Plain::Flag)
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
-        self.0.plain(Plain::Null)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-        self.0.array(seq)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        self.0.object(map)
-    }
-}
-
-/// A value as far as a decoder looks at it.
-pub(super) enum Scalar<'de> {
-    Text(Cow<'de, str>),
-    Number(serde_json::Number),
-    /// `true`, `false`, `null`, an array or an object.
-    Other,
-}
-
-/// Any value is read to its end, held to the rules, and kept where it is a text or a number.
-#[derive(Clone, Copy)]
-pub(super) struct Scalars<'rules> {
-    pub(super) rules: &'rules Rules,
-    /// Levels open around the value.
-    pub(super) depth: usize,
-}
-
-impl Scalars<'_> {
-    /// For the values within this one.
-    pub(super) fn inner<E: de::Error>(self) -> Result<Self, E> {
-        Ok(Self { depth: self.rules.deeper(self.depth)?, ..self })
-    }
-}
-
-impl<'de> Shape<'de> for Scalars<'_> {
-    type Value = Scalar<'de>;
-
-    fn plain<E: de::Error>(self, plain: Plain<'de>) -> Result<Self::Value, E> {
-        Ok(match plain {
-            Plain::Text(text) => Scalar::Text(text),
-            Plain::Number(number) => Scalar::Number(number),
-            Plain::Flag | Plain::Null => Scalar::Other,
-        })
-    }
-
-    fn array<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let inner = self.inner()?;
-        while seq.next_element_seed(Read(inner))?.is_some() {}
-        Ok(Scalar::Other)
-    }
-
-    fn object<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let inner = self.inner()?;
-        let mut keys = Keys::new(self.rules);
-        while keys.next(&mut map)?.is_some() {
-            map.next_value_seed(Read(inner))?;
-        }
-        Ok(Scalar::Other)
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -2,12 +2,19 @@
 //!
 //! The payload itself is never changed: what is decoded serves to find the device and the time, and to be shown.
 
+use std::fmt;
+
 use crate::config::settings::Payload;
 use crate::obis::Obis;
+use decimal::Decimal;
 
 mod any;
+pub mod decimal;
+mod flag;
 mod json;
 mod sma;
+
+pub use flag::Flag;
 
 /// The longest device name, in bytes of UTF-8. It becomes the key in Kafka and stands in every listing; a name typed
 /// into an adapter's web page and an MQTT topic that a person chose are far below.
@@ -38,6 +45,8 @@ pub struct Measurement {
     pub value: Value,
     /// Seconds since 1970 by the device's own clock; 0 where it has none.
     pub time: Option<i64>,
+    /// What is odd about it.
+    pub flag: Option<Flag>,
 }
 
 /// What a measurement is called.
@@ -51,20 +60,33 @@ pub enum Code {
 /// A measurement's value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// Integers of 64 bits as they are, others as the nearest double.
-    Number(serde_json::Number),
-    /// As it stands in the document.
+    /// With every digit.
+    Number(Decimal),
+    /// As it stands in the document; also a number of more digits than [`decimal::MAX_DIGITS`].
     Text(String),
 }
 
 impl Value {
     /// The number, also where the device wrote it as a text.
-    pub fn number(&self) -> Option<f64> {
+    pub fn decimal(&self) -> Option<Decimal> {
         match self {
-            Self::Number(number) => number.as_f64(),
-            Self::Text(text) => text.trim_ascii().parse().ok(),
+            Self::Number(number) => Some(*number),
+            Self::Text(text) => text.parse().ok(),
         }
-        .filter(|number| number.is_finite())
+    }
+
+    /// The nearest double to that number.
+    pub fn number(&self) -> Option<f64> {
+        self.decimal().map(|number| number.to_f64()).filter(|number| number.is_finite())
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => f.write_str(text),
+        }
     }
 }
 
@@ -84,7 +106,7 @@ pub enum Reason {
     #[error("not UTF-8 text: the byte at offset {offset} starts no character")]
     NotUtf8 { offset: usize },
     #[error("not JSON: {what} at line {line}, column {column}")]
-    NotJson { what: String, line: usize, column: usize },
+    NotJson { what: &'static str, line: usize, column: usize },
     #[error("not a JSON object but {found}")]
     NotAnObject { found: &'static str },
     #[error("the JSON key {key} stands twice in one object, again at line {line}, column {column}")]

@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::clock;
 use crate::daily::DailyReceipt;
 use crate::forwarder::timestamp;
-use crate::reading::{CE_TYPE_GAP, CE_TYPE_READING, CE_TYPE_RECEIPT, QueueId, Reading, Received};
+use crate::reading::{CE_TYPE_GAP, CE_TYPE_READING, CE_TYPE_RECEIPT, CE_TYPE_STATUS, Kind, QueueId, Reading, Received};
 
 /// What stays as it is in a path segment of a URI reference (RFC 3986, unreserved).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -159,13 +159,14 @@ impl Recorder {
         } else {
             timestamp::measured_only(reading.measured_ms, received_ms, clock::FLOOR_MS..=now.wall_ms)
         };
+        let kind = if reading.kind == Kind::Status { CE_TYPE_STATUS } else { CE_TYPE_READING };
         let content_type = if reading.json { "application/json" } else { "application/octet-stream" };
         let replay_of = reading.replay_of().map(str::to_owned);
         Record {
             topic,
             key: reading.device,
             value: reading.payload,
-            headers: Headers { replay_of, ..self.headers(sequence, source, CE_TYPE_READING, time, content_type) },
+            headers: Headers { replay_of, ..self.headers(sequence, source, kind, time, content_type) },
             timestamp_ms: time,
         }
     }
@@ -232,6 +233,8 @@ mod tests {
             measured_ms,
             self_identified: true,
             json: true,
+            kind: Kind::default(),
+            marks: Vec::new(),
             payload: Bytes::from_static(b"{\"name\": 1}"),
         }
     }

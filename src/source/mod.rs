@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::reading::Received;
+use crate::reading::{Kind, Received};
 use crate::receipt::Receipt;
 
 pub mod filter;
@@ -50,7 +50,9 @@ pub mod tls;
 pub struct Raw {
     /// Name of the source in the configuration.
     pub source: Arc<str>,
-    /// MQTT topic; what was asked for of a device that is asked.
+    /// What it is said to be: measurements, or the device's own state.
+    pub kind: Kind,
+    /// MQTT topic; of a device that is asked, what it was asked for.
     pub topic: String,
     pub payload: Bytes,
     pub received: Received,
@@ -75,8 +77,8 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Of what was asked for: nobody sends it again.
+    /// Of what was asked for, and is not sent by itself.
     pub fn asked() -> Self {
-        Self { sender: Arc::from(""), packet_id: None, dup: false, retain: false, session: 0 }
+        Self { sender: "".into(), packet_id: None, dup: false, retain: false, session: 0 }
     }
 }

@@ -34,16 +34,20 @@ use crate::clock::Clock;
 use crate::config::settings::{Payload, Rest};
 use crate::config::show_address;
 use crate::metrics::SourceMetrics;
-use crate::reading::Fingerprint;
+use crate::reading::{Fingerprint, Kind};
 use crate::receipt::{Receipt, Ticket};
 use crate::shutdown::Shutdown;
 
 /// The first delay after a failure is at most this.
 const RETRY_BASE: Duration = Duration::from_secs(1);
 
-/// What stands in [`Raw::topic`].
-const MEASUREMENT: &str = "measurement";
-const STATUS: &str = "status";
+/// What was asked for, as it stands in [`Raw::topic`].
+fn topic(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Status => "status",
+        Kind::Measured | Kind::Normalized => "measurement",
+    }
+}
 
 /// A source of type `rest`.
 #[derive(Debug)]
@@ -167,7 +171,7 @@ impl Rounds<'_> {
                 let said = self.chronicle.failed(&trouble, std::time::Instant::now());
                 if let Some(answer) = seen.filter(|_| said && trouble.is_evidence()) {
                     metrics.received.one();
-                    self.offer(MEASUREMENT, answer.body).await?;
+                    self.offer(Kind::Measured, answer.body).await?;
                 }
                 Ok(false)
             }
@@ -210,7 +214,7 @@ impl Rounds<'_> {
             metrics.unchanged.one();
             return Ok(());
         }
-        if self.offer(MEASUREMENT, body).await? {
+        if self.offer(Kind::Measured, body).await? {
             self.stored = says;
         }
         Ok(())
@@ -228,7 +232,7 @@ impl Rounds<'_> {
             Ok(body) => {
                 self.status_said = false;
                 self.source.metrics.received.one();
-                self.offer(STATUS, body).await?;
+                self.offer(Kind::Status, body).await?;
             }
             Err(trouble) => {
                 let (source, what) = (&*self.source.name, trouble.what());
@@ -244,15 +248,16 @@ impl Rounds<'_> {
     }
 
     /// Hands a document on and waits for its receipt; whether it is on disk.
-    async fn offer(&mut self, topic: &str, payload: Bytes) -> Result<bool, Gone> {
+    async fn offer(&mut self, kind: Kind, payload: Bytes) -> Result<bool, Gone> {
         let source = self.source;
         let (counter, mut tickets) = channel(1);
         let ticket = Ticket { connection: source.metrics.connects.get(), ordinal: self.asked };
         self.asked += 1;
         let raw = Raw {
             source: Arc::clone(&source.name),
+            kind,
             // A payload of any bytes is named after its topic, and here after its source.
-            topic: if source.payload == Payload::Any { String::new() } else { topic.to_owned() },
+            topic: if source.payload == Payload::Any { String::new() } else { topic(kind).to_owned() },
             payload,
             received: source.clock.now(),
             delivery: Delivery::asked(),

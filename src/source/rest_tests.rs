@@ -17,6 +17,7 @@ use super::rest::RestSource;
 use crate::clock::Clock;
 use crate::config::settings::{Payload, Rest, Secret, Trust};
 use crate::metrics::SourceMetrics;
+use crate::reading::Kind;
 use crate::shutdown::Shutdown;
 use crate::simulate::rest::{self as simulated, Firmware, Identity};
 
@@ -411,7 +412,7 @@ async fn the_status_comes_behind_a_measurement() {
     while topics.iter().filter(|topic| *topic == "status").count() < 2 {
         let raw = running.next().await;
         if raw.topic == "status" {
-            assert_eq!(raw.payload, STATUS);
+            assert_eq!((&raw.payload[..], raw.kind), (STATUS.as_bytes(), Kind::Status));
         }
         topics.push(raw.topic);
         raw.receipt.redeem();

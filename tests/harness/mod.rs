@@ -14,6 +14,7 @@
 //! - [`document`], [`publisher`]: the adapter's document, numbered, and a client that counts its acknowledgements.
 //! - [`on_disk`]: what is in a queue's folder while no agent runs.
 //! - [`adapter`]: the adapter as it speaks to the agent's own listener.
+//! - [`rest_device`]: a device that is asked over HTTP, by Python's own server.
 //! - [`line`]: all of them joined, as most tests want it.
 //! - [`auditor`]: reads everything that Kafka has and compares it with what was published; shares no code with the agent.
 
@@ -35,6 +36,7 @@ pub mod on_disk;
 pub mod process;
 pub mod proxy;
 pub mod publisher;
+pub mod rest_device;
 pub mod scale;
 pub mod small_disk;
 pub mod wait;

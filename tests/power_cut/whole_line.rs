@@ -18,7 +18,7 @@ use meterferry::forwarder::timestamp::TopicLimits;
 use meterferry::forwarder::transfer::{Parts, Transfer};
 use meterferry::metrics::Metrics;
 use meterferry::queue::{self, Intake, Queue, WriterThread};
-use meterferry::reading::Received;
+use meterferry::reading::{Kind, Received};
 use meterferry::receipt::{Receipt, Ticket};
 use meterferry::shutdown::Shutdown;
 use meterferry::source::redelivery::Window;
@@ -107,6 +107,7 @@ impl Agent {
             intake: intake.clone(),
             metrics: Arc::clone(&metrics.sources[SOURCE]),
             complaint: Complaint::default(),
+            device: None,
         };
         let transfer = Transfer::new(Parts {
             agent_id: "pi".into(),
@@ -136,6 +137,7 @@ impl Agent {
             let Some(message) = broker.deliver() else { break };
             let ticket = Ticket { connection: message.connection, ordinal: message.ordinal };
             let raw = Raw {
+                kind: Kind::Measured,
                 source: SOURCE.into(),
                 topic: "sma".into(),
                 payload: message.payload,

@@ -36,6 +36,7 @@ mod power_cut;
 mod reload;
 mod repeated_not_lost;
 mod rescue;
+mod rest;
 mod security;
 mod siege;
 mod soak;

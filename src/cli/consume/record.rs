@@ -6,7 +6,7 @@ use serde::Deserialize;
 use crate::config::settings::Payload;
 use crate::daily::DailyReceipt;
 use crate::decode::{Decoded, decode};
-use crate::reading::{CE_TYPE_GAP, CE_TYPE_OURS, CE_TYPE_READING, CE_TYPE_RECEIPT, QueueId};
+use crate::reading::{CE_TYPE_GAP, CE_TYPE_OURS, CE_TYPE_READING, CE_TYPE_RECEIPT, CE_TYPE_STATUS, QueueId};
 
 /// A record of Kafka.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +75,7 @@ impl Record {
             Some(CE_TYPE_READING) => {
                 reading(Payload::Sma).or_else(|_| reading(Payload::Any)).map_or(Content::Other, Content::Reading)
             }
+            Some(CE_TYPE_STATUS) => reading(Payload::Any).map_or(Content::Other, Content::Reading),
             // Of a later release: whatever it is, it is not a reading.
             Some(kind) if kind.starts_with(CE_TYPE_OURS) => Content::Other,
             _ => reading(Payload::Sma).map_or(Content::Other, Content::Reading),

@@ -117,11 +117,11 @@ fn split(text: &str) -> Result<(bool, String, u16), (String, String)> {
 /// A key that can stand in a header.
 fn token(section: &mut Section, around: Around<'_>, report: &mut Report) -> Option<Secret> {
     let Given { place, value } = files::secret(section, report, "token_file", around).given()?;
-    if value.0.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if value.0.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         return Some(value);
     }
     let hint = "copy the key as the device's web page shows it: letters and digits";
-    report.error(place, "source.token_file: the key holds a space or another character that no key has", hint);
+    report.error(place, "source.token_file: the key holds a character that cannot stand in a header", hint);
     None
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::super::MAX_DEPTH;
+use super::super::{Flag, MAX_DEPTH, Value};
 use super::*;
 
 /// A document seen in public, as it is on the wire.
@@ -37,6 +37,29 @@ fn the_document_as_it_is_seen() {
     assert_eq!(document.number(16, 7, 0), None);
     assert_eq!(document.measurements[0].value, Value::Text("90296857".to_owned()));
     assert_eq!(document.measurements[6].time, Some(0));
+}
+
+/// Promise 5: a number of any length keeps its digits, and what the source found odd about it stays beside it.
+#[test]
+fn numbers_keep_their_digits_and_flags() {
+    let document = decoded(
+        r#"{"1-0:1.8.0":{"value":9007199254740993.10,"flag":"turned-over"},"1-0:2.8.0":{"value":"2000.000","flag":"x"},
+            "1-0:1.7.0":{"value":0.1,"flag":"went-back"},"1-0:2.7.0":{"value":1e3,"flag":7}}"#,
+    );
+    let told: Vec<_> = document.measurements.iter().map(|one| (one.value.to_string(), one.flag)).collect();
+    let told: Vec<_> = told.iter().map(|(value, flag)| (value.as_str(), *flag)).collect();
+    assert_eq!(
+        told,
+        [
+            ("9007199254740993.10", Some(Flag::TurnedOver)),
+            ("2000.000", None),
+            ("0.1", Some(Flag::WentBack)),
+            ("1000", None)
+        ]
+    );
+    let long = "1".repeat(65);
+    let document = decoded(&format!(r#"{{"1-0:1.8.0":{{"value":{long}}}}}"#));
+    assert_eq!(document.measurements[0].value, Value::Text(long), "longer than any meter's: kept as it is written");
 }
 
 /// Promise 4: without a name the meter's number is the key, without a number the source.
