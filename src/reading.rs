@@ -193,6 +193,9 @@ pub struct Dead {
     pub received: Received,
     /// Why, in words for a person.
     pub reason: String,
+    /// Of the message, where its bytes are not kept; empty where they are.
+    #[serde(skip)]
+    pub marks: Vec<Mark>,
     pub payload: Bytes,
 }
 
@@ -232,6 +235,8 @@ enum Stored {
     Daily(Daily),
     /// A reading that is more than one message with measurements.
     Made(Reading, Kind, Vec<Mark>),
+    /// A raw whose bytes are not kept.
+    Withheld(Dead, Vec<Mark>),
 }
 
 impl Serialize for Body {
@@ -240,6 +245,9 @@ impl Serialize for Body {
         match self {
             Self::Reading(reading) if reading.kind == Kind::Measured && reading.marks.is_empty() => {
                 serializer.serialize_newtype_variant(NAME, 0, "Reading", reading)
+            }
+            Self::Dead(dead) if !dead.marks.is_empty() => {
+                serializer.serialize_newtype_variant(NAME, 5, "Withheld", &(dead, &dead.marks))
             }
             Self::Dead(dead) => serializer.serialize_newtype_variant(NAME, 1, "Dead", dead),
             Self::Gap(gap) => serializer.serialize_newtype_variant(NAME, 2, "Gap", gap),
@@ -258,6 +266,7 @@ impl<'de> Deserialize<'de> for Body {
             Stored::Dead(dead) => Self::Dead(dead),
             Stored::Gap(gap) => Self::Gap(gap),
             Stored::Daily(daily) => Self::Daily(daily),
+            Stored::Withheld(dead, marks) => Self::Dead(Dead { marks, ..dead }),
             Stored::Made(reading, kind, marks) => Self::Reading(Reading { kind, marks, ..reading }),
         })
     }
@@ -273,6 +282,7 @@ impl Body {
                 (Some(&reading.source), vec![mark].into())
             }
             Self::Reading(reading) => (Some(&reading.source), reading.marks.as_slice().into()),
+            Self::Dead(dead) if !dead.marks.is_empty() => (Some(&dead.source), dead.marks.as_slice().into()),
             Self::Dead(dead) => {
                 let mark = Mark::of(&dead.sender, dead.packet_id, &dead.topic, &dead.payload, false);
                 (Some(&dead.source), vec![mark].into())

@@ -78,6 +78,7 @@ impl FakeBacklog {
             packet_id: None,
             received,
             reason: "not a document".into(),
+            marks: Vec::new(),
             payload: payload.into(),
         }))
     }

@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::clock;
 use crate::daily::DailyReceipt;
 use crate::forwarder::timestamp;
+use crate::normalize;
 use crate::reading::{CE_TYPE_GAP, CE_TYPE_READING, CE_TYPE_RECEIPT, CE_TYPE_STATUS, Kind, QueueId, Reading, Received};
 
 /// What stays as it is in a path segment of a URI reference (RFC 3986, unreserved).
@@ -162,13 +163,17 @@ impl Recorder {
         let kind = if reading.kind == Kind::Status { CE_TYPE_STATUS } else { CE_TYPE_READING };
         let content_type = if reading.json { "application/json" } else { "application/octet-stream" };
         let replay_of = reading.replay_of().map(str::to_owned);
-        Record {
-            topic,
-            key: reading.device,
-            value: reading.payload,
-            headers: Headers { replay_of, ..self.headers(sequence, source, kind, time, content_type) },
-            timestamp_ms: time,
-        }
+        let headers = Headers { replay_of, ..self.headers(sequence, source, kind, time, content_type) };
+        let value = match reading.kind {
+            Kind::Measured | Kind::Status => reading.payload,
+            Kind::Normalized => {
+                let disbelieved_ms = reading.measured_ms.filter(|measured| *measured != time);
+                let known =
+                    normalize::Sent { ce_id: &headers.id, measured: &headers.time, received_ms, disbelieved_ms };
+                normalize::sent(&reading.payload, &known)
+            }
+        };
+        Record { topic, key: reading.device, value, headers, timestamp_ms: time }
     }
 
     /// Under `sequence`, that `missing` will not be seen.

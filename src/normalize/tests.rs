@@ -15,7 +15,7 @@ const SENT: Sent<'_> = Sent {
 
 /// The document of a payload, as it is sent.
 fn normalized(payload: Payload, bytes: &[u8]) -> String {
-    let decoded = decode::decode(payload, "house", "sma", bytes).expect("a reading");
+    let decoded = decode::decode(&payload, "house", "sma", bytes).expect("a reading");
     let content = Content {
         device: &decoded.device,
         source: "house",
@@ -134,7 +134,7 @@ proptest! {
             })
             .collect();
         let payload = format!("{{{}}}", members.join(","));
-        let decoded = decode::decode(Payload::Sma, "house", "sma", payload.as_bytes()).expect("a reading");
+        let decoded = decode::decode(&Payload::Sma, "house", "sma", payload.as_bytes()).expect("a reading");
         let content = Content {
             device: &decoded.device,
             source: "house",

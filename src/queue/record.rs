@@ -205,6 +205,7 @@ mod tests {
                 packet_id: Some(4),
                 received: NOW,
                 reason: "not JSON".into(),
+                marks: Vec::new(),
                 payload: Bytes::from(payload),
             })),
         }

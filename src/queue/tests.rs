@@ -518,7 +518,16 @@ fn dead_letters_that_wait_are_found() {
     for number in 10..15_u64 {
         let Body::Reading(reading) = body(number) else { panic!("a reading") };
         let Reading { source, topic, sender, packet_id, received, payload, .. } = reading;
-        let dead = Body::Dead(Dead { source, topic, sender, packet_id, received, reason: "not JSON".into(), payload });
+        let dead = Body::Dead(Dead {
+            source,
+            topic,
+            sender,
+            packet_id,
+            received,
+            reason: "not JSON".into(),
+            marks: Vec::new(),
+            payload,
+        });
         let mark = Mark::of("", None, "sma", &number.to_le_bytes(), false);
         runtime.block_on(queue.intake.append(dead, mark, Receipt::unneeded(), SOON)).expect("the queue takes it");
     }

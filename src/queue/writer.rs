@@ -194,7 +194,7 @@ impl Writer {
         if let Some((body, mark)) = append.message {
             let (source, marks) = match &body {
                 Body::Reading(reading) => (Arc::clone(&reading.source), reading.marks.clone()),
-                Body::Dead(dead) => (Arc::clone(&dead.source), Vec::new()),
+                Body::Dead(dead) => (Arc::clone(&dead.source), dead.marks.clone()),
                 Body::Gap(_) | Body::Daily(_) => ("".into(), Vec::new()),
             };
             let marks = if marks.is_empty() { slice::from_ref(&mark) } else { &marks };

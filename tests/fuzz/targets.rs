@@ -40,11 +40,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A payload as an adapter, or somebody who says to be one, sends it.
 pub fn document(bytes: &[u8]) {
     for payload in [Payload::Sma, Payload::Any] {
-        if let Ok(decoded) = decode::decode(payload, "source", "topic", bytes) {
+        if let Ok(decoded) = decode::decode(&payload, "source", "topic", bytes) {
             assert!(!decoded.device.is_empty(), "a reading without a key");
             // What the forwarder makes a header of.
             assert!(decoded.measured_ms.is_none_or(|ms| ms > i64::MIN));
-            assert_eq!(decode::decode(payload, "source", "topic", bytes), Ok(decoded), "it depends on nothing else");
+            assert_eq!(decode::decode(&payload, "source", "topic", bytes), Ok(decoded), "it depends on nothing else");
         }
     }
 }

@@ -19,6 +19,7 @@ pub fn body(number: u64) -> Body {
             packet_id,
             received,
             reason: "not JSON".into(),
+            marks: Vec::new(),
             payload,
         });
     }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use meterferry::agent::backlog::QueueBacklog;
-use meterferry::agent::ingest::{Complaint, Ingest};
+use meterferry::agent::ingest::{self, Ingest};
 use meterferry::clock::Clock;
-use meterferry::config::settings::{Payload, WhenFull};
+use meterferry::config::settings::{Format, Payload, Privacy, WhenFull};
 use meterferry::forwarder::advice::Names;
 use meterferry::forwarder::batch::Allowance;
 use meterferry::forwarder::timestamp::TopicLimits;
@@ -98,17 +98,19 @@ impl Agent {
             Arc::new(move || passing.pass()),
         );
         let Queue { intake, outlet, writer, recovered } = opened.expect("the queue opens by itself");
-        let ingest = Ingest {
+        let ingest = Ingest::new(ingest::Parts {
+            source: SOURCE.into(),
             payload: Payload::Sma,
+            format: Format::Original,
+            privacy: Privacy::default(),
             max_reading_size: 1 << 20,
             max_dead_size: 1 << 20,
             commit_delay: Duration::ZERO,
             window: Window::new(2 * broker::WINDOW, recovered.marks.get(SOURCE).cloned().unwrap_or_default()),
             intake: intake.clone(),
             metrics: Arc::clone(&metrics.sources[SOURCE]),
-            complaint: Complaint::default(),
-            device: None,
-        };
+            clock: Clock::new(),
+        });
         let transfer = Transfer::new(Parts {
             agent_id: "pi".into(),
             topics: [(SOURCE.into(), "t".into())].into(),

@@ -121,7 +121,7 @@ fn topic(source: &Source, mqtt: &Mqtt, wait: Duration, heard: &Heard) -> Check {
     };
     let plural = if heard.messages == 1 { "" } else { "s" };
     let came = format!("{} message{plural}", count(heard.messages));
-    match decode(source.payload, &source.name, &sample.topic, &sample.payload) {
+    match decode(&source.payload, &source.name, &sample.topic, &sample.payload) {
         Err(reason) => {
             let hint = match source.payload {
                 Payload::Sma => "is it the adapter's topic? payload = \"any\" takes whatever comes",

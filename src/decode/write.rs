@@ -3,10 +3,12 @@
 use std::fmt::{Display, Write};
 
 /// An object that is being written.
-pub(super) struct Object(String);
+#[derive(Debug)]
+pub struct Object(String);
 
 impl Object {
-    pub(super) fn new() -> Self {
+    /// An object without members.
+    pub fn new() -> Self {
         Self("{".to_owned())
     }
 
@@ -19,26 +21,26 @@ impl Object {
     }
 
     /// A member whose value is a text.
-    pub(super) fn text(&mut self, key: &str, value: &str) {
+    pub fn text(&mut self, key: &str, value: &str) {
         self.key(key);
         self.0.push_str(&quoted(value));
     }
 
     /// A member whose value is written as JSON already.
-    pub(super) fn raw(&mut self, key: &str, value: impl Display) {
+    pub fn raw(&mut self, key: &str, value: impl Display) {
         self.key(key);
         // Writing to a String does not fail.
         let _ = write!(self.0, "{value}");
     }
 
     /// The whole object.
-    pub(super) fn end(mut self) -> String {
+    pub fn end(mut self) -> String {
         self.0.push('}');
         self.0
     }
 
     /// Without its end.
-    pub(super) fn open(self) -> String {
+    pub fn open(self) -> String {
         self.0
     }
 }
