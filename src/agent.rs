@@ -25,6 +25,7 @@ use crate::source::mqtt::MqttSource;
 use crate::source::mqtt_listener::{self, BindError, ListenerSource};
 use crate::source::redelivery::Window;
 use crate::source::rest::RestSource;
+use crate::source::rest_answer::Wanted;
 use crate::source::tls::TlsError;
 
 pub mod backlog;
@@ -350,7 +351,7 @@ impl Agent {
         let rest = RestSource {
             name: Arc::clone(&source.name),
             settings,
-            payload: source.payload,
+            wanted: Wanted::of(&source.payload),
             metrics,
             raws,
             clock: self.clock,

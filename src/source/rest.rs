@@ -31,7 +31,7 @@ use super::tls::TlsError;
 use super::{Delivery, Raw};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
-use crate::config::settings::{Payload, Rest};
+use crate::config::settings::Rest;
 use crate::config::show_address;
 use crate::metrics::SourceMetrics;
 use crate::reading::{Fingerprint, Kind};
@@ -55,7 +55,7 @@ pub struct RestSource {
     /// Name of the source in the configuration.
     pub name: Arc<str>,
     pub settings: Rest,
-    pub payload: Payload,
+    pub wanted: Wanted,
     pub metrics: Arc<SourceMetrics>,
     /// This source's own channel.
     pub raws: Sender<Raw>,
@@ -180,7 +180,7 @@ impl Rounds<'_> {
 
     /// Asks in each way that may be the right one. `seen` is the last answer.
     async fn search(&mut self, seen: &mut Option<Answer>) -> Result<(Way, Answer), Trouble> {
-        let wanted = Wanted::Measurement(self.source.payload);
+        let wanted = self.source.wanted;
         let mut search = Search::new(&self.link.configured, self.link.has_key(), self.link.memory.way());
         let mut worst = None;
         while let Some(way) = search.way() {
@@ -206,8 +206,8 @@ impl Rounds<'_> {
     async fn take(&mut self, body: Bytes) -> Result<(), Gone> {
         let metrics = &self.source.metrics;
         metrics.received.one();
-        let says = match self.source.payload {
-            Payload::Sma => gist(&body),
+        let says = match self.source.wanted {
+            Wanted::Document => gist(&body),
             _ => Some(Fingerprint::of(&[&body])),
         };
         if !self.source.settings.store_unchanged && says.is_some() && says == self.stored {
@@ -257,7 +257,7 @@ impl Rounds<'_> {
             source: Arc::clone(&source.name),
             kind,
             // A payload of any bytes is named after its topic, and here after its source.
-            topic: if source.payload == Payload::Any { String::new() } else { topic(kind).to_owned() },
+            topic: if source.wanted == Wanted::Anything { String::new() } else { topic(kind).to_owned() },
             payload,
             received: source.clock.now(),
             delivery: Delivery::asked(),

@@ -23,8 +23,22 @@ pub struct Answer {
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    Measurement(Payload),
+    /// The adapter's document: JSON with at least one measurement.
+    Document,
+    /// JSON in which somebody else finds the measurements.
+    Json,
+    Anything,
     Status,
+}
+
+impl Wanted {
+    /// What a payload of this kind has to be.
+    pub fn of(payload: &Payload) -> Self {
+        match payload {
+            Payload::Sma => Self::Document,
+            Payload::Any => Self::Anything,
+        }
+    }
 }
 
 /// A header's value as it may be shown.
@@ -60,20 +74,16 @@ pub fn judge(answer: &Answer, wanted: Wanted, has_key: bool) -> Result<(), Troub
         return Err(Trouble::Empty);
     }
     match wanted {
-        Wanted::Measurement(Payload::Any) => Ok(()),
-        Wanted::Measurement(payload) => document(answer, payload),
+        Wanted::Anything => Ok(()),
+        Wanted::Json => json(answer),
+        Wanted::Document => {
+            json(answer)?;
+            if holds_measurement(&answer.body) { Ok(()) } else { Err(Trouble::NoMeasurement) }
+        }
         Wanted::Status => {
             json(answer)?;
             if answer.body.trim_ascii_start().first() == Some(&b'{') { Ok(()) } else { Err(Trouble::NoObject) }
         }
-    }
-}
-
-fn document(answer: &Answer, payload: Payload) -> Result<(), Trouble> {
-    json(answer)?;
-    match payload {
-        Payload::Sma if !holds_measurement(&answer.body) => Err(Trouble::NoMeasurement),
-        _ => Ok(()),
     }
 }
 
@@ -112,7 +122,7 @@ mod tests {
     }
 
     fn judged(answer: &Answer) -> Result<(), Trouble> {
-        judge(answer, Wanted::Measurement(Payload::Sma), true)
+        judge(answer, Wanted::Document, true)
     }
 
     /// Promise 5: whatever a device says in place of a document has its own name.
@@ -156,7 +166,8 @@ mod tests {
         let status = answer(br#"{"sma_status_id":2}"#);
         assert_eq!(judge(&status, Wanted::Status, true), Ok(()));
         assert_eq!(judge(&answer(b"[1]"), Wanted::Status, true), Err(Trouble::NoObject));
-        assert_eq!(judge(&answer(b"ON"), Wanted::Measurement(Payload::Any), true), Ok(()));
+        assert_eq!(judge(&answer(b"[1]"), Wanted::Json, true), Ok(()));
+        assert_eq!(judge(&answer(b"ON"), Wanted::Anything, true), Ok(()));
     }
 
     proptest! {

@@ -17,7 +17,7 @@ use super::rest_paths::Search;
 use super::rest_tls::{Client, fingerprint};
 use super::rest_trouble::{CertificateHash, Trouble};
 use super::tls::TlsError;
-use crate::config::settings::{Payload, Rest, Trust};
+use crate::config::settings::{Rest, Trust};
 use crate::config::show_address;
 use crate::metrics::SourceMetrics;
 
@@ -45,7 +45,7 @@ pub async fn trusted(rest: &Rest, folder: &Path, source: &str) -> Option<Certifi
 /// The outer one if the TLS files cannot be used, the inner one if there is no measurement.
 pub async fn visit(
     rest: &Rest,
-    payload: Payload,
+    wanted: Wanted,
     known: Option<CertificateHash>,
 ) -> Result<Result<Found, Trouble>, TlsError> {
     let mut rest = rest.clone();
@@ -54,16 +54,16 @@ pub async fn visit(
     }
     let memory = Memory::fleeting(show_address(&rest.host, rest.port));
     let mut link = Link::new(&rest, memory, Arc::new(SourceMetrics::default()))?;
-    Ok(ask(&mut link, payload).await)
+    Ok(ask(&mut link, wanted).await)
 }
 
-async fn ask(link: &mut Link, payload: Payload) -> Result<Found, Trouble> {
+async fn ask(link: &mut Link, wanted: Wanted) -> Result<Found, Trouble> {
     let mut search = Search::new(&link.configured, link.has_key(), None);
     let mut worst = None;
     while let Some(way) = search.way() {
         let path = way.measurement(&link.configured).to_owned();
         let answer = link.get(&path, way.header).await?;
-        let Err(trouble) = judge(&answer, Wanted::Measurement(payload), link.has_key()) else {
+        let Err(trouble) = judge(&answer, wanted, link.has_key()) else {
             let shown = show_way(&way, &link.configured, link.has_key());
             let status = match way.status(&link.configured).map(str::to_owned) {
                 None => None,

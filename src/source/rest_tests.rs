@@ -14,8 +14,9 @@ use tokio::time::timeout;
 
 use super::Raw;
 use super::rest::RestSource;
+use super::rest_answer::Wanted;
 use crate::clock::Clock;
-use crate::config::settings::{Payload, Rest, Secret, Trust};
+use crate::config::settings::{Rest, Secret, Trust};
 use crate::metrics::SourceMetrics;
 use crate::reading::Kind;
 use crate::shutdown::Shutdown;
@@ -129,7 +130,7 @@ impl Running {
         let source = RestSource {
             name: "meter".into(),
             settings,
-            payload: Payload::Sma,
+            wanted: Wanted::Document,
             metrics: Arc::clone(&metrics),
             raws,
             clock: Clock::new(),

@@ -18,6 +18,7 @@ use meterferry::obis::Obis;
 use meterferry::queue;
 use meterferry::reading::Body;
 use meterferry::source::mqtt_listener::{self, ListenerSource};
+use meterferry::source::rest_answer::Wanted;
 use meterferry::source::rest_probe;
 use meterferry::{decode, shutdown};
 
@@ -186,7 +187,7 @@ pub fn rest(bytes: &[u8]) {
         store_unchanged: false,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let visited = runtime.block_on(rest_probe::visit(&rest, Payload::Sma, None)).expect("no files");
+    let visited = runtime.block_on(rest_probe::visit(&rest, Wanted::Document, None)).expect("no files");
     match visited {
         Ok(found) => {
             assert!(found.measurement.len() <= MOST, "more than is read");

@@ -69,7 +69,11 @@ fn in_order<'g>(device: &str, kept: &[&[u8]], given: &'g [Message]) -> Vec<&'g M
             missing.push(message);
         }
     }
-    assert!(next.is_none(), "{device}: not given, repeated or out of order: {}", String::from_utf8_lossy(next.expect("one")));
+    assert!(
+        next.is_none(),
+        "{device}: not given, repeated or out of order: {}",
+        String::from_utf8_lossy(next.expect("one"))
+    );
     missing
 }
 
@@ -168,8 +172,12 @@ fn killed_at_any_point() {
     let device = RestDevice::start("meter", None);
     let (topic, key) = (kafka.topic("rest-killed", 1), key_file(&folder, KEY));
     let mut agent = Agent::new(|queue| {
-        Config::new(&topic, queue, &kafka.plain(), &topic)
-            .source(&source("meter", &format!("http://127.0.0.1:{}", device.port()), &key, ""))
+        Config::new(&topic, queue, &kafka.plain(), &topic).source(&source(
+            "meter",
+            &format!("http://127.0.0.1:{}", device.port()),
+            &key,
+            "",
+        ))
     });
     let mut choices = choices("rest killed");
     let mut last_of_a_life = Vec::new();
@@ -210,7 +218,8 @@ impl Simulated {
         let mut command = Command::new(env!("CARGO_BIN_EXE_meterferry"));
         command.args(["simulate", "--interface", "rest", "--color", "never"]).args(arguments);
         let running = Running::start("the simulator", &mut command, &folder.path().join("log"));
-        let log = wait::until("the simulator to listen", SOON, || Some(running.log()).filter(|log| log.contains(" and /")));
+        let log =
+            wait::until("the simulator to listen", SOON, || Some(running.log()).filter(|log| log.contains(" and /")));
         let url = log.split("/api").next().expect("an address").to_owned();
         let of = |log: &str| log.lines().find_map(|line| line.strip_prefix("fingerprint = ")).map(str::to_owned);
         let fingerprint = match url.starts_with("https") {
@@ -257,7 +266,9 @@ fn curl_reads_the_simulator() {
         assert_eq!(curl(&["--header", "Authorization: TOKEN abc", &at(measurement)]).0, "401");
         assert_eq!(curl(&["--header", &header, &at("/api/other")]).0, "404");
         let address = device.url.strip_prefix("https://").expect("TLS");
-        let script = format!("openssl s_client -connect {address} </dev/null 2>/dev/null | openssl x509 -noout -fingerprint -sha256");
+        let script = format!(
+            "openssl s_client -connect {address} </dev/null 2>/dev/null | openssl x509 -noout -fingerprint -sha256"
+        );
         let seen = process::run(Command::new("sh").args(["-c", &script]));
         assert!(seen.trim().ends_with(device.fingerprint.as_deref().expect("TLS")), "{seen} {:?}", device.fingerprint);
     }
@@ -273,15 +284,19 @@ fn the_doctor_asks_the_device() {
     let doctor = |arguments: &[&str], lines: &dyn Fn(&Simulated) -> String| {
         let device = Simulated::start(&[arguments, &["--token-file", text]].concat());
         let agent = Agent::new(|queue| {
-            Config::new("doctor", queue, "127.0.0.1:1", "t").source(&source("meter", &device.url, &key, &lines(&device)))
+            Config::new("doctor", queue, "127.0.0.1:1", "t").source(&source(
+                "meter",
+                &device.url,
+                &key,
+                &lines(&device),
+            ))
         });
         let output = agent.command(&["doctor", "--only", "sources"]).output().expect("the agent's program");
         drop(device.running);
         String::from_utf8_lossy(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ")
     };
-    let pinned = |device: &Simulated| {
-        format!("[source.tls]\nfingerprint = {:?}", device.fingerprint.as_deref().expect("TLS"))
-    };
+    let pinned =
+        |device: &Simulated| format!("[source.tls]\nfingerprint = {:?}", device.fingerprint.as_deref().expect("TLS"));
     let nothing = |_: &Simulated| String::new();
     for (arguments, lines, says) in [
         (&["--firmware", "old"][..], &pinned as &dyn Fn(&Simulated) -> String, "with AuthorizationToken"),

@@ -11,6 +11,7 @@ use crate::cli::units::chain;
 use crate::config::settings::{Payload, Rest, Source, Tls, Trust};
 use crate::config::{show_address, show_fingerprint};
 use crate::decode::decode;
+use crate::source::rest_answer::Wanted;
 use crate::source::rest_probe::{self, Found};
 use crate::source::rest_trouble::{CertificateHash, Trouble};
 
@@ -51,7 +52,7 @@ pub async fn look(source: &Source, rest: &Rest, folder: &Path, now_s: i64) -> Ve
             }
         }
     }
-    match rest_probe::visit(rest, source.payload, known).await {
+    match rest_probe::visit(rest, Wanted::of(&source.payload), known).await {
         Err(error) => {
             checks.push(Check::wrong("TLS", chain(&error), "correct the files of [source.tls]"));
             checks.extend(skip("TLS failed"));
@@ -166,7 +167,7 @@ fn verdicts(source: &Source, rest: &Rest, found: &Result<Found, Trouble>) -> Vec
 
 fn measurement(source: &Source, found: &Found) -> Check {
     const NAME: &str = "measurement";
-    match decode(source.payload, &source.name, NAME, &found.measurement) {
+    match decode(&source.payload, &source.name, NAME, &found.measurement) {
         Ok(decoded) => {
             let device = printable(&decoded.device, 40);
             let count = decoded.measurements.len();

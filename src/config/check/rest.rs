@@ -14,7 +14,7 @@ use crate::config::settings::{Payload, Rest, Secret, Trust};
 /// What a source without an address is taken to be, so that the rest of it can be checked.
 const NOWHERE: &str = "http://adapter.lan";
 
-pub fn check(section: &mut Section, payload: Payload, around: Around<'_>, report: &mut Report) -> Rest {
+pub fn check(section: &mut Section, payload: &Payload, around: Around<'_>, report: &mut Report) -> Rest {
     let place = section.place();
     let given = section.text(report, "url");
     if given.is_absent() {
@@ -24,7 +24,7 @@ pub fn check(section: &mut Section, payload: Payload, around: Around<'_>, report
     let url = url(given, report);
     let token = token(section, around, report);
     let path = path(section, "path", report);
-    if payload != Payload::Sma && path.is_none() && !section.has("path") {
+    if *payload != Payload::Sma && path.is_none() && !section.has("path") {
         report.error(
             place,
             "source.path is missing: only the adapter's own payload (\"sma\") stands where its firmwares have it",

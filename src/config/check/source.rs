@@ -109,7 +109,7 @@ fn one(mut section: Section, queue: &Queue, around: Around<'_>, report: &mut Rep
     let keys = TYPES.iter().find(|(known, _)| *known == kind).map_or(schema::MQTT, |(_, keys)| keys);
     let mut section = section.with_keys(keys);
     let interface = match kind {
-        REST => Interface::Rest(rest::check(&mut section, payload, around, report)),
+        REST => Interface::Rest(rest::check(&mut section, &payload, around, report)),
         kind => {
             topics = self::topics(&mut section, report);
             let filters = topics.iter().map(|given| given.value.clone()).collect();
