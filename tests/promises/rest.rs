@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use meterferry::agent::live::LiveSource;
+use meterferry::agent::live::{Live, LiveSource};
 use rand::RngExt;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -115,12 +115,18 @@ fn devices_fail_and_come_back() {
         proxy.resets(choices.random_bool(0.5));
         let direction = if choices.random_bool(0.3) { Direction::ToServer } else { Direction::FromServer };
         let cuts = proxy.cuts();
+        let failing = ["restarted", "locked", "changed"];
+        let before = failing.map(|name| figures(&agent, name).failed);
         proxy.cut_after(direction, choices.random_range(1..600));
         restarted.kill();
         locked.key(wrong);
         changed.identity(Some(&second.server()));
         changed.restart();
         healthy.wait_given(2);
+        for (name, before) in failing.iter().zip(before) {
+            let so = |live: &Live| live.sources.iter().any(|source| source.name == *name && source.failed > before);
+            agent.wait_figures(&format!("{name} to fail"), SOON, so);
+        }
         wait::until_true("a cut", PATIENT, || proxy.cuts() > cuts);
         if round == 0 {
             agent.wait_log("the device refuses the key (401)", SOON);
