@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::notify::Notifier;
 use crate::queue::{self, Intake, OpenError, Outlet, Queue, QueueError, Recovered, WriterThread};
 use crate::shutdown::Shutdown;
+use crate::source::modbus::ModbusSource;
 use crate::source::mqtt::MqttSource;
 use crate::source::mqtt_listener::{self, BindError, ListenerSource};
 use crate::source::redelivery::Window;
@@ -216,7 +217,7 @@ impl Agent {
                 Interface::Mqtt(mqtt) => mqtt.max_unacknowledged,
                 Interface::MqttListener(listener) => listener.max_unacknowledged * listener.max_clients,
                 // The next is asked for when the one before is on disk.
-                Interface::Rest(_) => 1,
+                Interface::Rest(_) | Interface::Modbus(_) => 1,
             };
             let (raws, received) = mpsc::channel(capacity);
             let marks = recovered.marks.get(&*source.name).cloned().unwrap_or_default();
@@ -231,8 +232,9 @@ impl Agent {
                 commit_delay: match &source.interface {
                     Interface::Mqtt(_) => self.settings.queue.commit_delay,
                     Interface::MqttListener(listener) => listener.commit_delay.min(self.settings.queue.commit_delay),
-                    // A commit costs no poll.
+                    // A commit must not cost a poll.
                     Interface::Rest(rest) => self.settings.queue.commit_delay.min(rest.interval / 2),
+                    Interface::Modbus(modbus) => self.settings.queue.commit_delay.min(modbus.interval / 2),
                 },
                 window: Window::new(window(&self.settings, &source), marks),
                 intake: intake.clone(),
@@ -248,6 +250,7 @@ impl Agent {
                 }
                 Interface::MqttListener(listener) => self.start_listener(&source, listener, raws, metrics).await?,
                 Interface::Rest(rest) => self.start_rest(&source, rest, raws, metrics),
+                Interface::Modbus(modbus) => self.start_modbus(&source, modbus, raws, metrics),
             }
         }
         Ok(())
@@ -360,6 +363,21 @@ impl Agent {
         let (name, shutdown) = (source.name.to_string(), self.shutdown.clone());
         self.spawn_stage(format!("source {name}"), "source", async move {
             rest.run(shutdown).await.map_err(|source| AgentError::Tls { name, source: Box::new(source) })
+        });
+    }
+
+    fn start_modbus(
+        &mut self,
+        source: &Source,
+        settings: crate::config::settings::Modbus,
+        raws: mpsc::Sender<crate::source::Raw>,
+        metrics: Arc<crate::metrics::SourceMetrics>,
+    ) {
+        let modbus = ModbusSource { name: Arc::clone(&source.name), settings, metrics, raws, clock: self.clock };
+        let shutdown = self.shutdown.clone();
+        self.spawn_stage(format!("source {}", source.name), "source", async move {
+            modbus.run(shutdown).await;
+            Ok(())
         });
     }
 
@@ -586,6 +604,8 @@ fn window(settings: &Settings, source: &Source) -> usize {
                 one.min(POLLED_WINDOW)
             }
         }
+        // Nothing is sent a second time.
+        Interface::Modbus(_) => 0,
     }
 }
 

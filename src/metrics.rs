@@ -58,10 +58,6 @@ pub struct SourceMetrics {
     pub undecodable: Count,
     /// Documents of a device that is asked that say the same as the last one stored: not stored again.
     pub unchanged: Count,
-    /// Times at which a device was not asked because it, or the queue, was still busy with the one before.
-    pub skipped: Count,
-    /// Requests without a usable answer.
-    pub failed: Count,
     /// Messages dropped by rule (a topic that matches no filter of a listener).
     pub ignored: Count,
     /// Connections made.
@@ -70,6 +66,14 @@ pub struct SourceMetrics {
     pub disconnects: Count,
     /// Messages that the broker says it dropped for all its clients, as far as it tells.
     pub broker_dropped: Count,
+    /// Polls of a device that gave no reading.
+    pub failed_polls: Count,
+    /// Polls that were due while another one was not over, or could not be made.
+    pub skipped: Count,
+    /// Counters of a device that turned over or went back.
+    pub fallen: Count,
+    /// Values of a device that no meter can have measured, left out or kept with a flag.
+    pub absurd: Count,
     pub connected: Flag,
 }
 

@@ -245,7 +245,7 @@ impl Told {
                 broker_dropped: source.broker_dropped.get(),
                 unchanged: source.unchanged.get(),
                 skipped: source.skipped.get(),
-                failed: source.failed.get(),
+                failed: source.failed_polls.get(),
             }
         });
         (sources.collect(), sight.of_kafka(now))

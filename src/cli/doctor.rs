@@ -28,6 +28,7 @@ mod configuration;
 mod folder;
 mod kafka;
 mod listener;
+mod modbus;
 mod place;
 mod print;
 mod reach;
@@ -224,6 +225,7 @@ fn begin_sources(
                 let folder = settings.queue.path.clone();
                 tokio::spawn(async move { rest::look(&source, &rest, &folder, now_s).await })
             }
+            Interface::Modbus(modbus) => tokio::spawn(async move { modbus::look(&source, &modbus).await }),
             Interface::MqttListener(settings_of) => {
                 let (account, before, folder) = (account.clone(), live.cloned(), settings.queue.path.clone());
                 let name = name.clone();

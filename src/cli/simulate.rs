@@ -1,8 +1,10 @@
 //! `meterferry simulate`
 
 use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,17 +12,41 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Global, signals, terminal};
+use super::{EX_USAGE, Global, signals, terminal};
 use crate::config;
 use crate::config::settings::Login;
 use crate::shutdown::Shutdown;
 use crate::simulate::adapter::{self, Adapter};
 use crate::simulate::mqtt::{self, Event, FAST_STEP, Options};
 
+mod modbus;
 mod rest;
 
 /// Documents of one adapter on their way at one time.
 const WINDOW: usize = 100;
+
+/// The same of an adapter that speaks to the agent itself: one like it has few.
+const DIRECT_WINDOW: usize = 10;
+
+/// What the adapter speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Interface {
+    /// MQTT, to a broker
+    Mqtt,
+    /// MQTT, to the agent's own listener (a source of type mqtt-listener)
+    MqttDirect,
+    /// HTTP: an adapter that waits to be asked
+    Rest,
+    /// Modbus TCP: a SunSpec meter that waits to be asked
+    Modbus,
+}
+
+impl Interface {
+    /// Who takes what is published.
+    fn taker(self) -> &'static str {
+        if self == Self::MqttDirect { "agent" } else { "broker" }
+    }
+}
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,15 +54,21 @@ Examples:
   meterferry simulate --devices 20 --interval 5s  a house with twenty flats
   meterferry simulate --interval 0 --count 10000  ten thousand, as fast as the broker takes them
   meterferry simulate --print --count 3           look at the documents
+  meterferry simulate --interface mqtt-direct     the same adapter, connected to the agent's own listener
+  meterferry simulate --interface rest            an adapter that is asked over HTTPS, on a free port
+  meterferry simulate --interface rest --http --token-file key --fault html --fault-every 5
+                                                  without TLS, and a web page with every fifth request
+  meterferry simulate --interface modbus          a SunSpec meter at 127.0.0.1:1502, for a source of type modbus
+  meterferry simulate --interface modbus --fault exception:6 --fault-every 5
+                                                  one that is busy at every fifth reading
   meterferry simulate --start 2026-06-21T00:00:00Z --interval 0 --count 86400
                                                   a whole summer's day, the same each time
-  meterferry simulate --interface rest            a device that is asked over HTTPS, on a free port
-  meterferry simulate --interface rest --http --listen 127.0.0.1:8080 --token-file key --fault html:5
-                                                  without TLS, and a web page with every fifth request
 
-Published is what the broker has acknowledged. Like the real adapter, a simulated one measures on
+Published is what the broker (or with mqtt-direct the agent) has acknowledged. Like the real adapter, a simulated one measures on
 while no broker listens, and what it measured then is gone; with --start it waits instead. Two
-simulators at the same broker need two seeds: the client ids are made from them too.
+simulators at the same broker need two seeds: the client ids are made from them too. A Modbus meter
+answers who asks; its options are below the heading Modbus, and of the others --devices, --count,
+--seed and --start are its too.
 
 Exit codes:
   0  all that was sent is acknowledged
@@ -47,12 +79,9 @@ Exit codes:
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// How the adapter speaks
+    /// What the adapter speaks
     #[arg(long, value_enum, default_value_t = Interface::Mqtt)]
     interface: Interface,
-
-    #[command(flatten)]
-    rest: rest::Args,
 
     /// The MQTT broker's name or address (or that of the agent's own listener)
     #[arg(long, value_name = "NAME", default_value = "localhost")]
@@ -101,15 +130,44 @@ pub struct Args {
     /// Print the documents instead of publishing them
     #[arg(long, conflicts_with_all = ["user", "password_file"])]
     print: bool,
+
+    #[command(flatten)]
+    asked: Asked,
+
+    #[command(flatten)]
+    rest: rest::Args,
+
+    #[command(flatten)]
+    modbus: modbus::Args,
 }
 
-/// How the adapter speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Interface {
-    /// It publishes to an MQTT broker
-    Mqtt,
-    /// It answers who asks over HTTP
-    Rest,
+/// What rest and modbus have in common.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Devices that are asked (rest, modbus)")]
+#[group(skip)]
+struct Asked {
+    /// Where clients connect to [default: 127.0.0.1, modbus at port 1502]; port 0: any free one, which is printed
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+
+    /// What goes wrong. modbus: slow, half, cut, reset, wrong-unit, wrong-transaction, wrong-function, short, oversized,
+    /// endless, garbage, turn-over, went-back, exception:N. rest: slow, slow-body, broken-json, html, empty, truncated, huge,
+    /// endless, reset, gzip, latin1, foreign-json, or a status from 300 to 599
+    #[arg(long, value_name = "FAULT")]
+    fault: Option<String>,
+
+    /// Every so many readings it does [default: 10]
+    #[arg(long, value_name = "N", requires = "fault", value_parser = clap::value_parser!(u64).range(1..))]
+    fault_every: Option<u64>,
+}
+
+impl Asked {
+    /// The fault, and every so many readings.
+    fn fault<F: FromStr<Err = String>>(&self) -> Result<Option<(F, u64)>, String> {
+        let Some(text) = &self.fault else { return Ok(None) };
+        let fault = text.parse().map_err(|error| format!("--fault is {text}: {error}"))?;
+        Ok(Some((fault, self.fault_every.unwrap_or(10))))
+    }
 }
 
 /// A topic to publish to (MQTT 3.1.1, 4.7.1 and 4.7.3).
@@ -137,8 +195,34 @@ fn interval(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// What does not go together.
+fn contradiction(args: &Args) -> Option<String> {
+    let is_asked = [Interface::Rest, Interface::Modbus].contains(&args.interface);
+    let asked = [("--listen", args.asked.listen.is_some()), ("--fault", args.asked.fault.is_some())];
+    let of_mqtt = [("--user", args.user.is_some()), ("--print", args.print)];
+    let of_many = [("--devices", args.devices > 1), ("--count", args.count.is_some())];
+    let given = |options: [(&'static str, bool); 2], out_of_place: bool| {
+        options.into_iter().find(|(_, given)| *given && out_of_place).map(|(option, _)| option)
+    };
+    let of_modbus = args.modbus.given().filter(|_| args.interface != Interface::Modbus);
+    let of_rest = args.rest.given().filter(|_| args.interface != Interface::Rest);
+    [
+        (of_modbus, "modbus"),
+        (of_rest, "rest"),
+        (given(asked, !is_asked), "rest and modbus"),
+        (given(of_mqtt, is_asked), "mqtt and mqtt-direct"),
+        (given(of_many, args.interface == Interface::Rest), "mqtt, mqtt-direct and modbus"),
+    ]
+    .into_iter()
+    .find_map(|(option, interfaces)| option.map(|option| format!("{option} belongs to --interface {interfaces}")))
+}
+
 pub fn run(args: Args, global: &Global) -> ExitCode {
     terminal::colours(global.color).write_global();
+    if let Some(message) = contradiction(&args) {
+        terminal::fail(message);
+        return ExitCode::from(EX_USAGE);
+    }
     match start(args) {
         Ok(code) => code,
         Err(message) => {
@@ -155,8 +239,12 @@ fn start(args: Args) -> Result<ExitCode, String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
-    if args.interface == Interface::Rest && !args.print {
-        return rest::run(args.rest, args.interval, args.seed, args.start, &runtime, &shutdown);
+    if args.interface == Interface::Rest {
+        return runtime.block_on(args.rest.run(&args.asked, args.interval, args.seed, args.start, &shutdown));
+    }
+    if args.interface == Interface::Modbus {
+        let serving = args.modbus.run(&args.asked, args.devices, args.count, args.seed, args.start, &shutdown);
+        return runtime.block_on(serving);
     }
     if args.print {
         return match runtime.block_on(print(&args, &shutdown)) {
@@ -164,6 +252,7 @@ fn start(args: Args) -> Result<ExitCode, String> {
             _ => Ok(ExitCode::SUCCESS),
         };
     }
+    let interface = args.interface;
     let options = Options {
         host: args.host,
         port: args.port,
@@ -175,9 +264,9 @@ fn start(args: Args) -> Result<ExitCode, String> {
         acknowledged: args.qos == 1,
         seed: args.seed,
         start_ms: args.start.map(Timestamp::as_millisecond),
-        window: WINDOW,
+        window: if interface == Interface::MqttDirect { DIRECT_WINDOW } else { WINDOW },
     };
-    Ok(runtime.block_on(publish(options, &shutdown)))
+    Ok(runtime.block_on(publish(options, interface, &shutdown)))
 }
 
 fn login(args: &Args) -> Result<Option<Login>, String> {
@@ -213,8 +302,8 @@ async fn print(args: &Args, shutdown: &Shutdown) -> io::Result<()> {
 }
 
 /// Publishes, with one line that says how far it is.
-async fn publish(options: Options, shutdown: &Shutdown) -> ExitCode {
-    let screen = Arc::new(Screen::new(&options));
+async fn publish(options: Options, interface: Interface, shutdown: &Shutdown) -> ExitCode {
+    let screen = Arc::new(Screen::new(&options, interface));
     let observer = {
         let screen = Arc::clone(&screen);
         Arc::new(move |event: Event<'_>| screen.show(&event))
@@ -247,14 +336,14 @@ struct Screen {
 }
 
 impl Screen {
-    fn new(options: &Options) -> Self {
+    fn new(options: &Options, interface: Interface) -> Self {
         let target =
             if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let style =
             ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
         let screen = Self {
             bar: ProgressBar::with_draw_target(None, target).with_style(style),
-            broker: config::show_address(&options.host, options.port),
+            broker: format!("{} {}", interface.taker(), config::show_address(&options.host, options.port)),
             topic: options.topic.clone(),
             devices: options.devices,
             count: options.count.map(|count| count.saturating_mul(u64::from(options.devices))),

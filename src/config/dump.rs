@@ -3,10 +3,10 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use super::check::{COMPRESSION, FORMAT, MECHANISMS, PAYLOAD, THIN, WHEN_FULL};
+use super::check::{COMPRESSION, FORMAT, FUNCTIONS, MECHANISMS, ORDERS, PAYLOAD, THIN, TYPES, WHEN_FULL};
 use super::names;
 use super::settings::{
-    Interface, Kafka, Login, Mqtt, MqttListener, Privacy, Queue, Rest, Settings, Source, Tls, Trust,
+    Interface, Kafka, Login, Modbus, Mqtt, MqttListener, Privacy, Queue, Rest, Settings, Source, Tls, Trust,
 };
 use super::units::{show_duration, show_size};
 
@@ -102,12 +102,13 @@ fn source(lines: &mut Lines, source: &Source) {
     lines.table("[[source]]");
     lines.text("name", &source.name);
     let (kind, topics) = match &source.interface {
-        Interface::Mqtt(mqtt) => ("mqtt", Some(&mqtt.topics)),
-        Interface::MqttListener(listener) => ("mqtt-listener", Some(&listener.topics)),
-        Interface::Rest(_) => ("rest", None),
+        Interface::Mqtt(mqtt) => ("mqtt", &mqtt.topics[..]),
+        Interface::MqttListener(listener) => ("mqtt-listener", &listener.topics[..]),
+        Interface::Rest(_) => ("rest", &[][..]),
+        Interface::Modbus(_) => ("modbus", &[][..]),
     };
     lines.text("type", kind);
-    if let Some(topics) = topics {
+    if !topics.is_empty() {
         lines.list("topics", topics);
     }
     lines.text("payload", word(PAYLOAD, source.payload));
@@ -117,6 +118,10 @@ fn source(lines: &mut Lines, source: &Source) {
         Interface::MqttListener(listener) => self::listener(lines, listener),
         Interface::Rest(rest) => {
             self::rest(lines, rest);
+            None
+        }
+        Interface::Modbus(modbus) => {
+            self::modbus(lines, modbus);
             None
         }
     };
@@ -177,6 +182,28 @@ fn rest(lines: &mut Lines, rest: &Rest) {
         Trust::Authorities(ca_file) => lines.path("ca_file", ca_file.as_deref()),
         Trust::Fingerprint(fingerprint) => lines.text("fingerprint", names::show_fingerprint(fingerprint)),
         Trust::FirstUse => {}
+    }
+}
+
+fn modbus(lines: &mut Lines, modbus: &Modbus) {
+    lines.text("host", &modbus.host);
+    lines.plain("port", modbus.port);
+    lines.plain("unit", modbus.unit);
+    lines.text("interval", show_duration(modbus.interval));
+    lines.text("timeout", show_duration(modbus.timeout));
+    lines.text("reconnect_max_delay", show_duration(modbus.reconnect_max_delay));
+    lines.text_if("device", modbus.device.as_deref());
+    if let Some(base) = modbus.base {
+        lines.plain("base", base);
+    }
+    for register in &modbus.registers {
+        lines.table("[[source.registers]]");
+        lines.plain("address", register.address);
+        lines.text("function", word(FUNCTIONS, register.function));
+        lines.text("type", word(TYPES, register.kind));
+        lines.text("word_order", word(ORDERS, register.order));
+        lines.text("factor", register.factor.to_string());
+        lines.text("code", register.code.to_string());
     }
 }
 

@@ -111,6 +111,27 @@ pub const REST: &[&str] = &[
 /// Keys of `[source.tls]` with `type = "rest"`.
 pub const REST_TLS: &[&str] = &["ca_file", "fingerprint", "trust_on_first_use"];
 
+/// Keys of `[[source]]` with `type = "modbus"`.
+pub const MODBUS: &[&str] = &[
+    "name",
+    "type",
+    "payload",
+    "kafka_topic",
+    "host",
+    "port",
+    "unit",
+    "interval",
+    "timeout",
+    "reconnect_max_delay",
+    "device",
+    "base",
+    "registers",
+];
+
+/// The types of `[[source]]`, each with its keys.
+pub const SOURCES: [(&str, &[&str]); 4] =
+    [("mqtt", MQTT), ("mqtt-listener", MQTT_LISTENER), ("rest", REST), ("modbus", MODBUS)];
+
 /// Keys of `[source.tls]` with `type = "mqtt"`.
 pub const MQTT_TLS: &[&str] = &["ca_file", "certificate_file", "key_file"];
 
@@ -118,6 +139,8 @@ pub const MQTT_TLS: &[&str] = &["ca_file", "certificate_file", "key_file"];
 pub const MQTT_LISTENER_TLS: &[&str] = &["certificate_file", "key_file"];
 
 const USERS: &[&str] = &["username", "password_file"];
+
+const REGISTERS: &[&str] = &["address", "function", "type", "word_order", "factor", "code"];
 
 /// The keys of a table. `[kafka.properties]` has none of ours; those of `[[source]]` follow from its type.
 pub fn keys(path: &str) -> &'static [&'static str] {
@@ -130,6 +153,7 @@ pub fn keys(path: &str) -> &'static [&'static str] {
         "kafka.tls" => KAFKA_TLS,
         "kafka.sasl" => KAFKA_SASL,
         "source.users" => USERS,
+        "source.registers" => REGISTERS,
         _ => &[],
     }
 }
@@ -138,7 +162,7 @@ pub fn keys(path: &str) -> &'static [&'static str] {
 pub fn owner(key: &str) -> Option<&'static str> {
     let tables = ["agent", "queue", "kafka", "privacy", "kafka.tls", "kafka.sasl"];
     let mut owners: Vec<_> = tables.into_iter().filter(|path| keys(path).contains(&key)).collect();
-    if [MQTT, MQTT_LISTENER, REST].iter().any(|keys| keys.contains(&key)) {
+    if SOURCES.iter().any(|(_, keys)| keys.contains(&key)) {
         owners.push("source");
     }
     match owners[..] {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::names::show_address;
 use crate::obis::Obis;
+use crate::source::scaled::Scaled;
 
 /// All that the agent is configured with.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,19 +20,27 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Every topic that readings go to: the usual one first.
+    /// Every topic that readings go to, as far as it does not depend on the device: the usual one first.
     pub fn kafka_topics(&self) -> Vec<&str> {
         let mut topics: Vec<&str> = Vec::new();
-        if self.sources.is_empty() || self.sources.iter().any(|source| source.kafka_topic.is_none()) {
+        if self.sources.is_empty()
+            || self.sources.iter().any(|source| source.kafka_topic.as_deref().is_none_or(is_of_device))
+        {
             topics.push(&self.kafka.topic);
         }
-        for own in self.sources.iter().filter_map(|source| source.kafka_topic.as_deref()) {
+        for own in
+            self.sources.iter().filter_map(|source| source.kafka_topic.as_deref()).filter(|topic| !is_of_device(topic))
+        {
             if !topics.contains(&own) {
                 topics.push(own);
             }
         }
         topics
     }
+}
+
+fn is_of_device(topic: &str) -> bool {
+    topic.contains(DEVICE)
 }
 
 /// `[agent]`
@@ -235,13 +244,16 @@ pub struct Login {
     pub password: Secret,
 }
 
+/// Stands for the device's name in a source's `kafka_topic`.
+pub const DEVICE: &str = "{device}";
+
 /// `[[source]]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Source {
     /// Unique; letters, digits, `-`, `_` and `.`.
     pub name: Arc<str>,
     pub payload: Payload,
-    /// None: `kafka.topic`.
+    /// None: `kafka.topic`. May hold [`DEVICE`].
     pub kafka_topic: Option<String>,
     pub interface: Interface,
 }
@@ -271,6 +283,15 @@ impl fmt::Display for Source {
                 let every = super::show_duration(rest.interval);
                 write!(f, "{} (rest {} every {every})", self.name, rest.url())
             }
+            Interface::Modbus(modbus) => {
+                let address = show_address(&modbus.host, modbus.port);
+                let what = match modbus.registers.len() {
+                    0 => "SunSpec".to_owned(),
+                    1 => "1 register".to_owned(),
+                    count => format!("{count} registers"),
+                };
+                write!(f, "{} (modbus {address} unit {} {what})", self.name, modbus.unit)
+            }
         }
     }
 }
@@ -280,6 +301,7 @@ pub enum Interface {
     Mqtt(Mqtt),
     MqttListener(MqttListener),
     Rest(Rest),
+    Modbus(Modbus),
 }
 
 /// `type = "mqtt"`
@@ -382,4 +404,69 @@ pub enum Trust {
     Fingerprint([u8; 32]),
     /// The one it shows first; it is remembered.
     FirstUse,
+}
+
+/// `type = "modbus"`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Modbus {
+    /// Name or address, IPv6 without brackets. Default `localhost`.
+    pub host: String,
+    /// Default 502.
+    pub port: u16,
+    /// Default 1; 0 to 255.
+    pub unit: u8,
+    /// From poll to poll. Default 5 s; 1 s to 1 day.
+    pub interval: Duration,
+    /// Of a connection, and of each answer. Default 3 s.
+    pub timeout: Duration,
+    /// Cap of the delay before a failed poll is tried again. Default 1 min.
+    pub reconnect_max_delay: Duration,
+    /// The key in Kafka. None: the meter's serial number, else the source's name.
+    pub device: Option<String>,
+    /// The register of the SunSpec marker. None: it is looked for.
+    pub base: Option<u16>,
+    /// What is read of a device without SunSpec; empty: SunSpec.
+    pub registers: Vec<Register>,
+}
+
+/// `[[source.registers]]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Register {
+    /// Of the first word, counted from 0.
+    pub address: u16,
+    pub function: Function,
+    pub kind: RegisterType,
+    pub order: WordOrder,
+    pub factor: Scaled,
+    /// No two of one source are equal.
+    pub code: Obis,
+}
+
+/// `source.registers.function`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Function {
+    /// Function code 3.
+    Holding,
+    /// Function code 4.
+    Input,
+}
+
+/// `source.registers.type`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RegisterType {
+    U16,
+    I16,
+    U32,
+    I32,
+    U64,
+    I64,
+    F32,
+    F64,
+}
+
+/// `source.registers.word_order`: of values of several registers. The bytes of each are high first, always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WordOrder {
+    HighFirst,
+    LowFirst,
 }

@@ -25,6 +25,17 @@ pub struct Options {
     pub step: Duration,
 }
 
+/// A meter's figures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// The meter's number.
+    pub number: String,
+    pub imported_wh: u64,
+    pub exported_wh: u64,
+    /// From the grid above zero.
+    pub net_w: i64,
+}
+
 /// A simulated adapter with its meter and its household.
 #[derive(Debug)]
 pub struct Adapter {
@@ -112,6 +123,16 @@ impl Adapter {
             packets = packets,
         )
         .into_bytes()
+    }
+
+    /// What the meter shows at this moment.
+    pub fn state(&self) -> State {
+        State {
+            number: self.number.clone(),
+            imported_wh: self.imported / WH,
+            exported_wh: self.exported / WH,
+            net_w: self.net_w,
+        }
     }
 
     /// The meter runs on by `steps`, and nobody asks it.

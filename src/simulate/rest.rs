@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::adapter::{self, Adapter};
-use super::rest_fault::{Fault, FaultyBody, Often, SLOW};
+use super::rest_fault::{Fault, FaultyBody, SLOW};
 use crate::shutdown::Shutdown;
 use crate::source::rest_tls::fingerprint;
 use crate::source::tls::provider;
@@ -99,7 +99,8 @@ pub struct Options {
     pub seed: u64,
     /// The meter's clock at the start, milliseconds since 1970.
     pub start_ms: i64,
-    pub faults: Vec<Often>,
+    /// What goes wrong, and with each so-manieth request.
+    pub fault: Option<(Fault, u64)>,
 }
 
 /// A device that listens.
@@ -123,7 +124,7 @@ pub struct Report {
 struct Device {
     firmware: Firmware,
     token: Option<String>,
-    faults: Vec<Often>,
+    fault: Option<(Fault, u64)>,
     adapter: Mutex<Adapter>,
     began: Instant,
     connections: AtomicU64,
@@ -153,7 +154,7 @@ pub async fn bind(options: Options) -> io::Result<Server> {
     let device = Device {
         firmware: options.firmware,
         token: options.token,
-        faults: options.faults,
+        fault: options.fault,
         adapter: Mutex::new(Adapter::new(&adapter::Options { seed, index: 0, name: None, start_ms, step })),
         began: Instant::now(),
         connections: AtomicU64::new(0),
@@ -248,8 +249,8 @@ impl Device {
     /// None: the connection is to end.
     async fn answer(&self, request: &Request<Incoming>) -> Option<Response<FaultyBody>> {
         let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some(often) = self.faults.iter().find(|often| number.is_multiple_of(often.every)) {
-            return self.wrong(often.fault).await;
+        if let Some((fault, _)) = self.fault.filter(|(_, every)| number.is_multiple_of(*every)) {
+            return self.wrong(fault).await;
         }
         let (measurement, status) = self.firmware.paths();
         let path = request.uri().path();

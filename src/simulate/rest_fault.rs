@@ -63,29 +63,17 @@ impl Fault {
     ];
 }
 
-/// A fault and how often it happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Often {
-    pub fault: Fault,
-    /// With each so-manieth request; at least 1.
-    pub every: u64,
-}
-
-impl std::str::FromStr for Often {
+impl std::str::FromStr for Fault {
     type Err = String;
 
-    /// `html`, `401`, `slow:10`
+    /// `html`, `401`
     fn from_str(text: &str) -> Result<Self, String> {
-        let (name, every) = text.split_once(':').unwrap_or((text, "1"));
-        let every = every.parse().ok().filter(|every| *every > 0);
-        let every = every.ok_or("behind the colon stands a number: with each so-manieth request")?;
-        let known = Fault::NAMES.iter().find(|(known, _)| *known == name).map(|(_, fault)| *fault);
-        let status = || name.parse().ok().filter(|status| (300..600).contains(status)).map(Fault::Status);
-        let fault = known.or_else(status).ok_or_else(|| {
-            let names: Vec<_> = Fault::NAMES.iter().map(|(name, _)| *name).collect();
+        let known = Self::NAMES.iter().find(|(known, _)| *known == text).map(|(_, fault)| *fault);
+        let status = || text.parse().ok().filter(|status| (300..600).contains(status)).map(Self::Status);
+        known.or_else(status).ok_or_else(|| {
+            let names: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
             format!("must be a status from 300 to 599, or one of {}", names.join(", "))
-        })?;
-        Ok(Self { fault, every })
+        })
     }
 }
 
@@ -168,12 +156,9 @@ mod tests {
     /// What is asked for is understood, or said how to ask for it.
     #[test]
     fn faults_are_asked_for_by_name() {
-        let of = |text: &str| text.parse::<Often>();
-        assert_eq!(of("html"), Ok(Often { fault: Fault::Html, every: 1 }));
-        assert_eq!(of("401:3"), Ok(Often { fault: Fault::Status(401), every: 3 }));
-        assert_eq!(of("slow:10"), Ok(Often { fault: Fault::Slow, every: 10 }));
-        for wrong in ["", "200", "html:0", "html:", "soon"] {
-            assert!(of(wrong).is_err(), "{wrong}");
+        assert_eq!(("html".parse(), "401".parse()), (Ok(Fault::Html), Ok(Fault::Status(401))));
+        for wrong in ["", "200", "html:1", "soon"] {
+            assert!(wrong.parse::<Fault>().is_err(), "{wrong}");
         }
     }
 }

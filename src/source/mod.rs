@@ -11,6 +11,15 @@ use crate::reading::{Kind, Received};
 use crate::receipt::Receipt;
 
 pub mod filter;
+pub mod grid;
+pub mod measured;
+pub mod modbus;
+pub mod modbus_answer;
+pub mod modbus_device;
+pub mod modbus_fault;
+mod modbus_outage;
+pub mod modbus_probe;
+mod modbus_wire;
 pub mod mqtt;
 mod mqtt_connection;
 pub mod mqtt_farewell;
@@ -30,9 +39,9 @@ mod mqtt_welcome;
 mod mqtt_wire;
 mod outstanding;
 pub mod redelivery;
+pub mod registers;
 pub mod rest;
 pub mod rest_answer;
-mod rest_grid;
 mod rest_link;
 mod rest_memory;
 mod rest_outage;
@@ -43,6 +52,9 @@ mod rest_sameness;
 mod rest_tests;
 pub mod rest_tls;
 pub mod rest_trouble;
+pub mod scaled;
+pub mod sunspec;
+pub mod sunspec_meter;
 pub mod tls;
 
 /// What a source received.
@@ -52,7 +64,7 @@ pub struct Raw {
     pub source: Arc<str>,
     /// What it is said to be: measurements, or the device's own state.
     pub kind: Kind,
-    /// MQTT topic; of a device that is asked, what it was asked for.
+    /// MQTT topic; what a device was asked for; empty where the source has neither.
     pub topic: String,
     pub payload: Bytes,
     pub received: Received,

@@ -1,7 +1,7 @@
 //! A source that asks a device over HTTP: `GET` a document each interval, and its status now and then.
 //!
 //! - A reading is durable before the next is asked for: the round ends with the reading's receipt. A time of the grid that
-//!   passed meanwhile is skipped and counted ([`super::rest_grid`]).
+//!   passed meanwhile is skipped and counted ([`super::grid`]).
 //! - Which paths and which header a firmware understands is found out and remembered ([`super::rest_paths`],
 //!   [`super::rest_memory`]).
 //! - A document that says the same as the last one that is on disk is counted, not stored ([`super::rest_sameness`]).
@@ -19,8 +19,8 @@ use tokio::sync::mpsc::{Sender, channel};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info};
 
+use super::grid::Grid;
 use super::rest_answer::{Answer, Wanted, judge};
-use super::rest_grid::Grid;
 use super::rest_link::{Link, show_way};
 use super::rest_memory::{Memory, file_of};
 use super::rest_outage::Chronicle;
@@ -117,6 +117,8 @@ impl Rounds<'_> {
         let settings = &self.source.settings;
         let start = Instant::now();
         let mut grid = Grid::new(settings.interval);
+        // The first one, now.
+        grid.next(Duration::ZERO);
         let mut status_due = settings.status_interval.map(|_| start);
         let mut failed = false;
         loop {
@@ -164,7 +166,7 @@ impl Rounds<'_> {
             }
             Err(trouble) => {
                 let metrics = &self.source.metrics;
-                metrics.failed.one();
+                metrics.failed_polls.one();
                 if metrics.connected.set(false) {
                     metrics.disconnects.one();
                 }
@@ -236,7 +238,7 @@ impl Rounds<'_> {
             }
             Err(trouble) => {
                 let (source, what) = (&*self.source.name, trouble.what());
-                self.source.metrics.failed.one();
+                self.source.metrics.failed_polls.one();
                 if std::mem::replace(&mut self.status_said, true) {
                     debug!(source, path, "no status: {what}");
                 } else {

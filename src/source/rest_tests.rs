@@ -243,7 +243,7 @@ async fn every_firmware_is_understood() {
         let mut again = Running::start(settings(device.port), folder.path());
         again.stored().await;
         assert!(device.requests()[asked].contains(path), "not remembered: {}", device.requests()[asked]);
-        assert_eq!(again.metrics.failed.get(), 0);
+        assert_eq!(again.metrics.failed_polls.get(), 0);
         again.stop().await;
     }
 }
@@ -267,7 +267,7 @@ async fn a_device_may_close_its_connections() {
         let stored = running.stored().await;
         assert!(stored.contains(&format!(r#""value":{serial},"#)), "{serial}: {stored}");
     }
-    assert_eq!(running.metrics.failed.get(), 0, "{:?}", running.metrics);
+    assert_eq!(running.metrics.failed_polls.get(), 0, "{:?}", running.metrics);
     running.stop().await;
 }
 
@@ -321,7 +321,7 @@ async fn what_is_no_document_is_survived() {
     let mut handed_on = Vec::new();
     for (at, (name, ..)) in wrong.iter().enumerate() {
         let metrics = Arc::clone(&running.metrics);
-        let before = metrics.failed.get();
+        let before = metrics.failed_polls.get();
         loop {
             tokio::select! {
                 raw = running.raws.recv() => {
@@ -329,7 +329,7 @@ async fn what_is_no_document_is_survived() {
                     handed_on.push(*name);
                     raw.receipt.redeem();
                 }
-                () = until(&metrics, name, |metrics| metrics.failed.get() >= before + 2) => break,
+                () = until(&metrics, name, |metrics| metrics.failed_polls.get() >= before + 2) => break,
             }
         }
         turn.store(at + 1, Ordering::SeqCst);
@@ -341,7 +341,7 @@ async fn what_is_no_document_is_survived() {
         }
     };
     assert!(last.contains("\"value\""));
-    assert!(running.metrics.failed.get() >= 2 * count as u64);
+    assert!(running.metrics.failed_polls.get() >= 2 * count as u64);
     // Not more than six outages of one device are said in an hour, and what is not said is not kept.
     assert!(handed_on.len() <= 2, "{handed_on:?}");
     running.stop().await;
@@ -362,7 +362,7 @@ async fn bad_json_is_kept_once() {
         Running::start(Rest { path: Some("/m".to_owned()), token: None, ..settings(device.port) }, folder.path());
     assert!(running.stored().await.contains("nan4"));
     assert!(running.stored().await.contains("\"value\":9,"));
-    assert_eq!(running.metrics.failed.get(), 8);
+    assert_eq!(running.metrics.failed_polls.get(), 8);
     running.stop().await;
 }
 
@@ -379,7 +379,7 @@ async fn a_device_that_hangs_is_given_up() {
         let impatient = Rest { timeout: Duration::from_millis(200), ..settings(device.port) };
         let mut running = Running::start(impatient, folder.path());
         assert!(running.stored().await.contains("\"value\":2,"), "{name}");
-        assert_eq!(running.metrics.failed.get(), 1, "{name}");
+        assert_eq!(running.metrics.failed_polls.get(), 1, "{name}");
         running.stop().await;
     }
     let device = Scripted::start(|_, _| (Vec::new(), true)).await;
@@ -429,7 +429,7 @@ async fn the_status_comes_behind_a_measurement() {
     for _ in 0..10 {
         assert!(running.stored().await.contains("90296857"));
     }
-    assert!(running.metrics.failed.get() >= 2 && running.metrics.connected.get());
+    assert!(running.metrics.failed_polls.get() >= 2 && running.metrics.connected.get());
     running.stop().await;
 }
 
@@ -458,7 +458,7 @@ impl Simulated {
             interval: Duration::from_millis(30),
             seed: 1,
             start_ms: 1_782_000_000_000,
-            faults: Vec::new(),
+            fault: None,
         })
         .await
         .expect("a free port");
@@ -482,7 +482,7 @@ async fn another_certificate_is_refused() {
     pinned.stop().await;
     for wrong in [Trust::Fingerprint([7; 32]), Trust::Authorities(None)] {
         let running = Running::start(with(wrong), folder.path());
-        running.until("refusals", |metrics| metrics.failed.get() >= 2).await;
+        running.until("refusals", |metrics| metrics.failed_polls.get() >= 2).await;
         assert_eq!(running.metrics.received.get(), 0);
         running.stop().await;
     }
@@ -506,7 +506,7 @@ async fn another_certificate_is_refused() {
     };
     assert_eq!(impostor.port, port);
     let refused = Running::start(again, folder.path());
-    refused.until("refusals", |metrics| metrics.failed.get() >= 2).await;
+    refused.until("refusals", |metrics| metrics.failed_polls.get() >= 2).await;
     assert_eq!(refused.metrics.received.get(), 0);
     refused.stop().await;
 }

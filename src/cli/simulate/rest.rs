@@ -1,6 +1,6 @@
 //! `meterferry simulate --interface rest`
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,31 +8,27 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
-use tokio::runtime::Runtime;
 
-use super::super::units::chain;
-use super::terminal;
+use super::Asked;
+use crate::cli::terminal;
+use crate::cli::units::chain;
 use crate::config::{self, show_fingerprint};
 use crate::shutdown::Shutdown;
 use crate::simulate::rest::{self, Firmware, Identity, Options};
-use crate::simulate::rest_fault::Often;
 use crate::source::tls;
 
-/// Options of this interface.
+/// With `--interface rest`.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Options of --interface rest")]
+#[command(next_help_heading = "REST")]
+#[group(skip)]
 pub struct Args {
-    /// Where it listens; port 0: any free one, which is printed
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0", value_parser = listen)]
-    listen: SocketAddr,
-
     /// File with the key that is asked for; without it, everybody may ask
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
-    /// Whose paths and header it understands
-    #[arg(long, value_enum, default_value_t = Firmware::V1)]
-    firmware: Firmware,
+    /// Whose paths and header it understands [default: v1]
+    #[arg(long, value_enum)]
+    firmware: Option<Firmware>,
 
     /// Plain HTTP
     #[arg(long, conflicts_with_all = ["certificate", "key"])]
@@ -45,50 +41,56 @@ pub struct Args {
     /// PEM file with the certificate's key
     #[arg(long, value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
-
-    /// What it does wrong, and with each so-manieth request: slow, slow-body, broken-json, html, empty, truncated, huge,
-    /// endless, reset, gzip, latin1, foreign-json, or a status from 300 to 599; may be given several times
-    #[arg(long, value_name = "FAULT[:N]")]
-    fault: Vec<Often>,
 }
 
-/// It has no user that a person chose: this machine only.
-fn listen(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text.parse().map_err(|_| "write it as 127.0.0.1:8443".to_owned())?;
-    if address.ip().is_loopback() {
-        Ok(address)
-    } else {
-        Err("must be an address of this machine's loopback".to_owned())
+/// Where it listens unless told otherwise.
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+impl Args {
+    /// An option that was given, for a message.
+    pub fn given(&self) -> Option<&'static str> {
+        let given = [
+            ("--token-file", self.token_file.is_some()),
+            ("--firmware", self.firmware.is_some()),
+            ("--http", self.http),
+            ("--certificate", self.certificate.is_some()),
+        ];
+        given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
     }
-}
 
-/// Answers until Ctrl-C.
-pub fn run(
-    args: Args,
-    interval: Duration,
-    seed: u64,
-    start: Option<Timestamp>,
-    runtime: &Runtime,
-    shutdown: &Shutdown,
-) -> Result<ExitCode, String> {
-    let token = args.token_file.as_deref().map(config::password).transpose()?.map(|secret| secret.0);
-    let identity = if args.http { None } else { Some(identity(&args)?) };
-    let shown = identity.as_ref().and_then(Identity::fingerprint);
-    let options = Options {
-        listen: args.listen,
-        token,
-        identity,
-        firmware: args.firmware,
-        interval: interval.max(Duration::from_millis(1)),
-        seed,
-        start_ms: start.unwrap_or_else(Timestamp::now).as_millisecond(),
-        faults: args.fault,
-    };
-    runtime.block_on(async {
-        let server = rest::bind(options).await.map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
-        let address = server.local_addr().map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
-        let (measurement, status) = args.firmware.paths();
-        let scheme = if args.http { "http" } else { "https" };
+    /// Answers until the stop.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot.
+    pub async fn run(
+        self,
+        asked: &Asked,
+        interval: Duration,
+        seed: u64,
+        start: Option<Timestamp>,
+        shutdown: &Shutdown,
+    ) -> Result<ExitCode, String> {
+        let token = self.token_file.as_deref().map(config::password).transpose()?.map(|secret| secret.0);
+        let identity = if self.http { None } else { Some(identity(&self)?) };
+        let shown = identity.as_ref().and_then(Identity::fingerprint);
+        let firmware = self.firmware.unwrap_or(Firmware::V1);
+        let listen = asked.listen.unwrap_or(LISTEN);
+        let options = Options {
+            listen,
+            token,
+            identity,
+            firmware,
+            interval: interval.max(Duration::from_millis(1)),
+            seed,
+            start_ms: start.unwrap_or_else(Timestamp::now).as_millisecond(),
+            fault: asked.fault()?,
+        };
+        let cannot = |error| format!("cannot listen at {listen}: {error}");
+        let server = rest::bind(options).await.map_err(cannot)?;
+        let address = server.local_addr().map_err(cannot)?;
+        let (measurement, status) = firmware.paths();
+        let scheme = if self.http { "http" } else { "https" };
         terminal::say(format_args!("{scheme}://{address}{measurement} and {status}"));
         if let Some(fingerprint) = shown {
             terminal::say(format_args!("fingerprint = \"{}\"", show_fingerprint(&fingerprint)));
@@ -99,7 +101,7 @@ pub fn run(
             report.requests, report.connections, report.measurements, report.turned_away
         ));
         Ok(ExitCode::SUCCESS)
-    })
+    }
 }
 
 fn identity(args: &Args) -> Result<Identity, String> {

@@ -10,12 +10,14 @@ use super::section::{Given, Section, Taken, default_hint};
 use super::settings::{Agent, Settings};
 
 pub use kafka::{COMPRESSION, FORMAT, MECHANISMS};
+pub use modbus::{FUNCTIONS, ORDERS, TYPES};
 pub use privacy::THIN;
 pub use queue::WHEN_FULL;
 pub use source::PAYLOAD;
 
 mod kafka;
 mod listener;
+mod modbus;
 mod mqtt;
 mod privacy;
 mod properties;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{legal, listener, mqtt, rest};
+use super::{legal, listener, modbus, mqtt, rest};
 use crate::config::files::Around;
 use crate::config::names;
 use crate::config::problem::{Place, Report};
@@ -16,13 +16,6 @@ const MOST: usize = 100;
 
 /// `source.payload`, as written.
 pub const PAYLOAD: &[(&str, Payload)] = &[("sma", Payload::Sma), ("any", Payload::Any)];
-
-/// `source.type`, as written, with the keys of each.
-const TYPES: [(&str, &[&str]); 3] =
-    [(MQTT, schema::MQTT), (MQTT_LISTENER, schema::MQTT_LISTENER), (REST, schema::REST)];
-const MQTT: &str = "mqtt";
-const MQTT_LISTENER: &str = "mqtt-listener";
-const REST: &str = "rest";
 
 /// A source that was read, and where its parts stand.
 pub struct Found {
@@ -89,51 +82,55 @@ fn one(mut section: Section, queue: &Queue, around: Around<'_>, report: &mut Rep
     let name = legal("source.name", name, report, names::source_name);
     let kind = kind(&mut section, report);
     if kind.is_absent() {
-        missing(report, "type", &format!("type = {}", either(TYPES.iter().map(|(kind, _)| kind))));
+        missing(report, "type", &format!("type = {}", either(types())));
     }
     // The keys of a source without a type are those of the type they look like.
-    let guess = match &section {
-        section if section.has("listen") => MQTT_LISTENER,
-        section if section.has("url") => REST,
-        _ => MQTT,
-    };
     let sure = matches!(kind, Taken::Value(_));
-    let kind = kind.or(guess);
+    let kind = kind.or(guess(&section));
     let payload = section.choice(report, "payload", PAYLOAD);
+    only_documents(kind, &payload, report);
     let payload_at = at(&payload);
     let payload = payload.or(Payload::Sma);
     let kafka_topic = section.text(report, "kafka_topic");
     let kafka_topic_at = at(&kafka_topic);
-    let kafka_topic = legal("source.kafka_topic", kafka_topic, report, names::kafka_topic);
-    let mut topics = Vec::new();
-    let keys = TYPES.iter().find(|(known, _)| *known == kind).map_or(schema::MQTT, |(_, keys)| keys);
-    let mut section = section.with_keys(keys);
+    let kafka_topic = expanded(kafka_topic, name.as_deref());
+    let kafka_topic = legal("source.kafka_topic", kafka_topic, report, names::source_topic);
+    let own = schema::SOURCES.into_iter().find(|(name, _)| *name == kind).map_or(schema::MQTT, |(_, keys)| keys);
+    let topics = if own.contains(&"topics") { topics(&mut section, report) } else { Vec::new() };
+
+    let filters = topics.iter().map(|given| given.value.clone()).collect();
+    let mut section = section.with_keys(own);
     let interface = match kind {
-        REST => Interface::Rest(rest::check(&mut section, &payload, around, report)),
-        kind => {
-            topics = self::topics(&mut section, report);
-            let filters = topics.iter().map(|given| given.value.clone()).collect();
-            match kind {
-                MQTT_LISTENER => Interface::MqttListener(listener::check(&mut section, filters, queue, around, report)),
-                _ => Interface::Mqtt(mqtt::check(&mut section, filters, queue, around, report)),
-            }
-        }
+        "rest" => Interface::Rest(rest::check(&mut section, &payload, around, report)),
+        "modbus" => Interface::Modbus(modbus::check(&mut section, report)),
+        "mqtt-listener" => Interface::MqttListener(listener::check(&mut section, filters, queue, around, report)),
+        _ => Interface::Mqtt(mqtt::check(&mut section, filters, queue, around, report)),
     };
-    let others = || TYPES.iter().filter(|(other, _)| *other != kind);
     if !sure {
-        for key in others().flat_map(|(_, keys)| *keys) {
+        for key in schema::SOURCES.iter().flat_map(|(_, keys)| *keys) {
             section.take(key);
         }
     }
     section.finish(report, |key| {
-        let owners: Vec<_> = others().filter(|(_, keys)| keys.contains(&key)).map(|(other, _)| other).collect();
+        let owners = schema::SOURCES.iter().filter(|(_, keys)| keys.contains(&key)).map(|(name, _)| *name);
+        let owners = either(owners);
         (!owners.is_empty()).then(|| {
-            let what = format!("belongs to type = {}, this source has type = \"{kind}\"", either(owners.iter()));
+            let what = format!("belongs to type = {owners}, this source has type = \"{kind}\"");
             (what, "remove it, or change the type".to_owned())
         })
     });
     let source = Source { name: Arc::from(name.unwrap_or_default()), payload, kafka_topic, interface };
     Found { source, place, name: name_at, kafka_topic: kafka_topic_at, payload: payload_at, topics, sure }
+}
+
+/// With the source's name, which is known here, for `{source}`. What is wrong with a name is said of the name.
+fn expanded(topic: Taken<String>, name: Option<&str>) -> Taken<String> {
+    match topic {
+        Taken::Value(Given { place, value }) => {
+            Taken::Value(Given { place, value: value.replacen("{source}", name.unwrap_or("source"), 1) })
+        }
+        other => other,
+    }
 }
 
 fn at<T>(taken: &Taken<T>) -> Option<Place> {
@@ -143,14 +140,38 @@ fn at<T>(taken: &Taken<T>) -> Option<Place> {
     }
 }
 
+fn types() -> impl Iterator<Item = &'static str> {
+    schema::SOURCES.into_iter().map(|(name, _)| name)
+}
+
+/// The type of a source that does not say it.
+fn guess(section: &Section) -> &'static str {
+    let has = |keys: &[&str]| keys.iter().any(|key| section.has(key));
+    match () {
+        () if has(&["listen"]) => "mqtt-listener",
+        () if has(&["url"]) => "rest",
+        () if has(&["unit", "base", "registers"]) => "modbus",
+        () => "mqtt",
+    }
+}
+
+/// What a polled meter says is made into the adapter's document here: there is nothing else to decode.
+fn only_documents(kind: &str, payload: &Taken<Payload>, report: &mut Report) {
+    if let ("modbus", Taken::Value(given)) = (kind, payload)
+        && given.value != Payload::Sma
+    {
+        let message = "source.payload is not \"sma\": a Modbus device's registers become that document";
+        report.error(given.place, message, "remove the line");
+    }
+}
+
 fn kind(section: &mut Section, report: &mut Report) -> Taken<&'static str> {
     section.read(report, "type", |value| {
-        let kinds = TYPES.map(|(kind, _)| kind);
-        let must = format!("must be {}", either(kinds.iter()));
+        let must = format!("must be {}", either(types()));
         let Value::Text(text) = value else { return Err((must, String::new())) };
-        match kinds.iter().find(|kind| *kind == text) {
-            Some(kind) => Ok(*kind),
-            None => Err((must, nearest_word(text, kinds.iter().copied()))),
+        match types().find(|kind| kind == text) {
+            Some(kind) => Ok(kind),
+            None => Err((must, nearest_word(text, types()))),
         }
     })
 }
