@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::{Arc, OnceLock};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use meterferry::clock::Clock;
-use meterferry::config::settings::{Function, Modbus, MqttListener, Payload, Register, RegisterType, WordOrder};
+use meterferry::config::settings::{Function, Modbus, MqttListener, Payload, Register, RegisterType, Rest, WordOrder};
 use meterferry::config::{self, Environment};
 use meterferry::daily::DailyReceipt;
 use meterferry::metrics::SourceMetrics;
@@ -20,6 +20,8 @@ use meterferry::reading::Body;
 use meterferry::source::measured::{self, Counters};
 use meterferry::source::modbus_device::{Device, Search};
 use meterferry::source::mqtt_listener::{self, ListenerSource};
+use meterferry::source::rest_answer::Wanted;
+use meterferry::source::rest_probe;
 use meterferry::{decode, shutdown};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -27,13 +29,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 pub type Target = fn(&[u8]);
 
 /// Each target, under the name of its folder of seeds.
-pub const ALL: [(&str, Target); 6] = [
+pub const ALL: [(&str, Target); 7] = [
     ("document", document),
     ("obis", obis),
     ("record", record),
     ("configuration", configuration),
     ("listener", listener),
     ("modbus", modbus),
+    ("rest", rest),
 ];
 
 /// How long the listener may take for anything.
@@ -244,6 +247,74 @@ async fn serve(told: std::sync::mpsc::SyncSender<SocketAddr>) {
         }
     };
     tokio::join!(listener.run(shutdown::Shutdown::new()), stored);
+}
+
+/// What a device answers, from the first byte of the head on. Whatever it is, it ends in a document or in words.
+pub fn rest(bytes: &[u8]) {
+    const MOST: usize = 4096;
+    let device = answering();
+    *device.says.lock().expect("not poisoned") = bytes.to_vec();
+    let rest = Rest {
+        host: "127.0.0.1".to_owned(),
+        port: device.port,
+        trust: None,
+        token: None,
+        path: None,
+        status_path: None,
+        interval: Duration::from_secs(1),
+        status_interval: None,
+        timeout: PATIENCE,
+        max_body_size: MOST,
+        retry_max_delay: Duration::from_secs(1),
+        store_unchanged: false,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let visited = runtime.block_on(rest_probe::visit(&rest, Wanted::Document, None)).expect("no files");
+    match visited {
+        Ok(found) => {
+            assert!(found.measurement.len() <= MOST, "more than is read");
+            let value: serde_json::Value = serde_json::from_slice(&found.measurement).expect("a document is JSON");
+            assert!(value.is_object());
+        }
+        Err(trouble) => {
+            assert!(!trouble.what().chars().any(char::is_control), "{trouble:?}");
+            assert!(trouble.what().len() < 1000 && !trouble.cure().is_empty());
+        }
+    }
+}
+
+/// A device that says what it was told to, and hangs up.
+struct Answering {
+    port: u16,
+    says: Mutex<Vec<u8>>,
+}
+
+/// One for the whole process.
+fn answering() -> &'static Answering {
+    static DEVICE: OnceLock<Answering> = OnceLock::new();
+    let device = DEVICE.get_or_init(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                answer_over_http(stream.expect("a visitor"), answering());
+            }
+        });
+        Answering { port, says: Mutex::new(Vec::new()) }
+    });
+    device
+}
+
+fn answer_over_http(mut stream: TcpStream, device: &Answering) {
+    stream.set_read_timeout(Some(PATIENCE)).expect("an open socket");
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|read| read == 1) {
+        head.push(byte[0]);
+    }
+    let says = device.says.lock().expect("not poisoned").clone();
+    // The visitor may have hung up.
+    let _ = stream.write_all(&says);
+    let _ = stream.shutdown(Shutdown::Write);
 }
 
 /// The seeds of a target: small files that are right, or nearly.

@@ -15,6 +15,7 @@
 //! - [`on_disk`]: what is in a queue's folder while no agent runs.
 //! - [`adapter`]: the adapter as it speaks to the agent's own listener.
 //! - [`meters`]: SunSpec meters on Modbus TCP, which do wrong on demand.
+//! - [`rest_device`]: a device that is asked over HTTP, by Python's own server.
 //! - [`line`]: all of them joined, as most tests want it.
 //! - [`auditor`]: reads everything that Kafka has and compares it with what was published; shares no code with the agent.
 
@@ -37,6 +38,7 @@ pub mod on_disk;
 pub mod process;
 pub mod proxy;
 pub mod publisher;
+pub mod rest_device;
 pub mod scale;
 pub mod small_disk;
 pub mod wait;

@@ -38,6 +38,7 @@ mod privacy;
 mod reload;
 mod repeated_not_lost;
 mod rescue;
+mod rest;
 mod security;
 mod siege;
 mod soak;

@@ -22,6 +22,7 @@ mod mqtt;
 mod privacy;
 mod properties;
 mod queue;
+mod rest;
 mod source;
 
 const MILLISECOND: Duration = Duration::from_millis(1);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{legal, listener, modbus, mqtt};
+use super::{legal, listener, modbus, mqtt, rest};
 use crate::config::files::Around;
 use crate::config::names;
 use crate::config::problem::{Place, Report};
@@ -102,6 +102,7 @@ fn one(mut section: Section, queue: &Queue, around: Around<'_>, report: &mut Rep
     let filters = topics.iter().map(|given| given.value.clone()).collect();
     let mut section = section.with_keys(own);
     let interface = match kind {
+        "rest" => Interface::Rest(rest::check(&mut section, &payload, around, report)),
         "modbus" => Interface::Modbus(modbus::check(&mut section, report)),
         "mqtt-listener" => Interface::MqttListener(listener::check(&mut section, filters, queue, around, report)),
         _ => Interface::Mqtt(mqtt::check(&mut section, filters, queue, around, report)),
@@ -149,6 +150,7 @@ fn guess(section: &Section) -> &'static str {
     let has = |keys: &[&str]| keys.iter().any(|key| section.has(key));
     match () {
         () if has(&["listen"]) => "mqtt-listener",
+        () if has(&["url"]) => "rest",
         () if has(&["unit", "base", "registers"]) => "modbus",
         () => "mqtt",
     }
