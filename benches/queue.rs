@@ -407,7 +407,8 @@ fn decoding(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode");
     group.throughput(Throughput::Bytes(document.len() as u64));
     group.bench_function("sma", |bencher| {
-        bencher.iter(|| decode::decode(Payload::Sma, "meter", "sma", std::hint::black_box(document)).expect("decodes"));
+        bencher
+            .iter(|| decode::decode(&Payload::Sma, "meter", "sma", std::hint::black_box(document)).expect("decodes"));
     });
     group.finish();
 }

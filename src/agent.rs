@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::Environment;
 use crate::config::machine::Machine;
 use crate::config::settings::{Interface, Settings, Source, WhenFull};
+use crate::decode::Folds;
 use crate::failpoint;
 use crate::forwarder::{BacklogError, Forwarder};
 use crate::health::{Health, Pulse};
@@ -217,7 +218,7 @@ impl Agent {
             let (raws, received) = mpsc::channel(capacity);
             let marks = recovered.marks.get(&*source.name).cloned().unwrap_or_default();
             let ingest = Ingest {
-                payload: source.payload,
+                payload: source.payload.clone(),
                 max_reading_size: self.settings.queue.max_reading_size,
                 // Whatever an adapter sends, it fits an emptied queue.
                 max_dead_size: usize::try_from(self.settings.queue.max_size / 16).unwrap_or(usize::MAX),
@@ -229,6 +230,7 @@ impl Agent {
                 intake: intake.clone(),
                 metrics: Arc::clone(&metrics),
                 complaint: Complaint::default(),
+                folds: Folds::default(),
             };
             let name = format!("the ingest of source {}", source.name);
             self.spawn_stage(name, "ingest", async move { Ok(ingest.run(received).await?) });

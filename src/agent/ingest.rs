@@ -28,6 +28,7 @@ pub struct Ingest {
     pub intake: Intake,
     pub metrics: Arc<SourceMetrics>,
     pub complaint: Complaint,
+    pub folds: decode::Folds,
 }
 
 /// What is said about the messages of one source that become dead letters: the first at once, then how many there were,
@@ -93,9 +94,10 @@ impl Ingest {
         }
     }
 
-    fn body(&self, raw: &Raw) -> (Body, Mark) {
+    fn body(&mut self, raw: &Raw) -> (Body, Mark) {
         match self.decode(raw) {
-            Ok(decoded) => {
+            Ok(mut decoded) => {
+                self.folds.settle(&mut decoded, raw.received.wall_ms);
                 let mark = mark(raw, decoded.self_identified);
                 let reading = Reading {
                     source: Arc::clone(&raw.source),
@@ -135,7 +137,7 @@ impl Ingest {
         if size > self.max_reading_size {
             return Err(format!("it has {size} bytes, queue.max_reading_size is {}", self.max_reading_size));
         }
-        decode::decode(self.payload, &raw.source, &raw.topic, &raw.payload).map_err(|reason| reason.to_string())
+        decode::decode(&self.payload, &raw.source, &raw.topic, &raw.payload).map_err(|reason| reason.to_string())
     }
 }
 

@@ -163,7 +163,7 @@ impl<T: FnMut(LetterId, Outcome)> Replay<'_, T> {
         if size > limit {
             return Err(format!("it has {size} bytes, queue.max_reading_size is {limit}"));
         }
-        let decoded = decode::decode(configured.payload, &source, &topic, &payload).map_err(|why| why.to_string())?;
+        let decoded = decode::decode(&configured.payload, &source, &topic, &payload).map_err(|why| why.to_string())?;
         let mark = Mark::of(&sender, None, &topic, &payload, decoded.self_identified);
         let reading = Reading {
             source,

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use super::check::{COMPRESSION, MECHANISMS, PAYLOAD, WHEN_FULL};
+use super::check::{COMPRESSION, MECHANISMS, WHEN_FULL};
 use super::settings::{Format, Interface, Kafka, Login, Mqtt, MqttListener, Queue, Settings, Source, Tls};
 use super::units::{show_duration, show_size};
 
@@ -96,7 +96,11 @@ fn source(lines: &mut Lines, source: &Source) {
     };
     lines.text("type", kind);
     lines.list("topics", topics);
-    lines.text("payload", word(PAYLOAD, source.payload));
+    match &source.mapping_file {
+        Some(file) => lines.path("mapping_file", Some(file)),
+        None => lines.text("payload", source.payload.name()),
+    }
+    lines.text_if("timezone", source.timezone.as_deref());
     lines.text_if("kafka_topic", source.kafka_topic.as_deref());
     let tls = match &source.interface {
         Interface::Mqtt(mqtt) => self::mqtt(lines, mqtt),

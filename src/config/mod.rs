@@ -16,7 +16,9 @@ mod environment;
 mod files;
 mod lookup;
 pub mod machine;
+mod mapping;
 mod names;
+mod presets;
 mod problem;
 mod raw;
 mod schema;
@@ -36,6 +38,7 @@ pub use dump::dump;
 pub use environment::Environment;
 pub use files::password;
 pub use names::{host_and_port, is_loopback, show_address};
+pub use presets::{PRESETS, Preset};
 pub use problem::{Problem, Problems};
 pub use units::{parse_duration, parse_size, show_duration, show_size};
 

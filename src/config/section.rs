@@ -352,7 +352,8 @@ fn unknown(key: &str, path: &str, keys: &[&str]) -> (String, String) {
 /// A table's header as the file writes it.
 fn header(path: &str) -> String {
     match path {
-        "source" | "source.users" => format!("[[{path}]]"),
+        "source" | "source.users" | "field" | "constant" => format!("[[{path}]]"),
+        "mapping" => "a mapping".to_owned(),
         _ => format!("[{path}]"),
     }
 }

@@ -3,6 +3,7 @@
 //! The payload itself is never changed: what is decoded serves to find the device and the time, and to be shown.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::config::settings::Payload;
 use crate::obis::Obis;
@@ -11,10 +12,14 @@ use decimal::Decimal;
 mod any;
 pub mod decimal;
 mod flag;
+mod fold;
 mod json;
+mod mapped;
+pub mod mapping;
 mod sma;
 
 pub use flag::Flag;
+pub use fold::Folds;
 
 /// The longest device name, in bytes of UTF-8. It becomes the key in Kafka and stands in every listing; a name typed
 /// into an adapter's web page and an MQTT topic that a person chose are far below.
@@ -30,6 +35,10 @@ pub struct Decoded {
     pub device: String,
     /// When it was measured by the device's own clock, milliseconds since 1970; not checked for sense.
     pub measured_ms: Option<i64>,
+    /// The same local time once more, an hour after clocks were put back; [`Folds`] chooses.
+    pub again_ms: Option<i64>,
+    /// Only a part of what the device says at this time: how long the rest is waited for. None: it is all of it.
+    pub partial: Option<Duration>,
     /// Whether the payload can be told from every other of its device.
     pub self_identified: bool,
     /// Whether the payload is a JSON document.
@@ -115,6 +124,10 @@ pub enum Reason {
     TooDeep { line: usize, column: usize },
     #[error("no measurement in it: of {members} members none is an object whose \"value\" is a number or a text")]
     NoMeasurement { members: usize },
+    #[error("nothing that the mapping {mapping} knows, in {values} values; meterferry map FILE shows what is there")]
+    NothingMapped { mapping: String, values: usize },
+    #[error("the mapping {mapping} has no such topic: {topic:?}")]
+    TopicNotMapped { mapping: String, topic: String },
     #[error("the device's name has {length} bytes; the limit is {MAX_DEVICE}")]
     DeviceTooLong { length: usize },
 }
@@ -126,15 +139,22 @@ pub enum Reason {
 /// # Errors
 ///
 /// The reason for which `bytes` is not what `payload` says it is. The bytes then belong to the dead letters.
-pub fn decode(payload: Payload, source: &str, topic: &str, bytes: &[u8]) -> Result<Decoded, Reason> {
+pub fn decode(payload: &Payload, source: &str, topic: &str, bytes: &[u8]) -> Result<Decoded, Reason> {
     let decoded = match payload {
         Payload::Sma => sma::decode(source, bytes)?,
         Payload::Any => any::decode(source, topic, bytes),
+        Payload::Mapped(mapping) => mapped::decode(mapping, source, topic, bytes)?,
     };
     match decoded.device.len() {
         0..=MAX_DEVICE => Ok(decoded),
         length => Err(Reason::DeviceTooLong { length }),
     }
+}
+
+/// A reading that says nothing.
+#[cfg(test)]
+fn nothing(device: &str) -> Decoded {
+    any::decode(device, "", b"")
 }
 
 #[cfg(test)]
@@ -148,18 +168,18 @@ mod tests {
         let long = "n".repeat(MAX_DEVICE + 1);
         let document = format!(r#"{{"name":"{long}","1-0:1.7.0":{{"value":1}}}}"#);
         let reason = Reason::DeviceTooLong { length: MAX_DEVICE + 1 };
-        assert_eq!(decode(Payload::Sma, "house", "sma", document.as_bytes()), Err(reason.clone()));
-        assert_eq!(decode(Payload::Any, "house", &long, b""), Err(reason.clone()));
+        assert_eq!(decode(&Payload::Sma, "house", "sma", document.as_bytes()), Err(reason.clone()));
+        assert_eq!(decode(&Payload::Any, "house", &long, b""), Err(reason.clone()));
         assert_eq!(reason.to_string(), "the device's name has 1025 bytes; the limit is 1024");
-        assert!(decode(Payload::Any, "house", &long[1..], b"").is_ok());
+        assert!(decode(&Payload::Any, "house", &long[1..], b"").is_ok());
     }
 
     proptest! {
         /// Promise 5: no bytes make a decoder panic.
         #[test]
         fn any_bytes_are_a_reading_or_a_reason(bytes in proptest::collection::vec(any::<u8>(), 0..200), topic in ".{0,10}") {
-            let _ = decode(Payload::Sma, "house", &topic, &bytes);
-            prop_assert!(decode(Payload::Any, "house", &topic, &bytes).is_ok());
+            let _ = decode(&Payload::Sma, "house", &topic, &bytes);
+            prop_assert!(decode(&Payload::Any, "house", &topic, &bytes).is_ok());
         }
     }
 }

@@ -151,7 +151,7 @@ mod tests {
     }
 
     fn decoded(document: &[u8]) -> Decoded {
-        decode(Payload::Sma, "house", "sma", document).expect("the adapter's document")
+        decode(&Payload::Sma, "house", "sma", document).expect("the adapter's document")
     }
 
     /// The bytes themselves, so that a change of the document or of the random numbers is seen.

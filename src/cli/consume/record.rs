@@ -68,7 +68,7 @@ impl Record {
 
     pub(in crate::cli) fn content(&self) -> Content {
         let value = self.value.as_deref().unwrap_or_default();
-        let reading = |payload| decode(payload, "", "", value);
+        let reading = |payload: Payload| decode(&payload, "", "", value);
         match self.header("ce_type") {
             Some(CE_TYPE_GAP) => serde_json::from_slice(value).map_or(Content::Other, Content::Gap),
             Some(CE_TYPE_RECEIPT) => serde_json::from_slice(value).map_or(Content::Other, Content::Receipt),

@@ -11,11 +11,11 @@ use super::settings::{Agent, Settings};
 
 pub use kafka::{COMPRESSION, MECHANISMS};
 pub use queue::WHEN_FULL;
-pub use source::PAYLOAD;
 
 mod kafka;
 mod listener;
 mod mqtt;
+mod payload;
 mod properties;
 mod queue;
 mod source;

@@ -2,20 +2,18 @@
 
 use std::sync::Arc;
 
-use super::{legal, listener, mqtt};
+use super::payload::Decoding;
+use super::{legal, listener, mqtt, payload};
 use crate::config::files::Around;
 use crate::config::names;
 use crate::config::problem::{Place, Report};
 use crate::config::raw::{Value, quoted};
 use crate::config::schema;
 use crate::config::section::{Given, Section, Taken, either, nearest_word};
-use crate::config::settings::{Interface, Kafka, Payload, Queue, Source};
+use crate::config::settings::{Interface, Kafka, Queue, Source};
 
 /// Sources of one agent: each has a connection, a channel and a window of its own.
 const MOST: usize = 100;
-
-/// `source.payload`, as written.
-pub const PAYLOAD: &[(&str, Payload)] = &[("sma", Payload::Sma), ("any", Payload::Any)];
 
 const TYPES: [&str; 2] = ["mqtt", "mqtt-listener"];
 
@@ -88,7 +86,7 @@ fn one(mut section: Section, queue: &Queue, around: Around<'_>, report: &mut Rep
     let guess = if section.has("listen") { TYPES[1] } else { TYPES[0] };
     let sure = matches!(kind, Taken::Value(_));
     let kind = kind.or(guess);
-    let payload = section.choice(report, "payload", PAYLOAD).or(Payload::Sma);
+    let Decoding { payload, mapping_file, timezone } = payload::check(&mut section, around, report);
     let kafka_topic = section.text(report, "kafka_topic");
     let kafka_topic_at = at(&kafka_topic);
     let kafka_topic = legal("source.kafka_topic", kafka_topic, report, names::kafka_topic);
@@ -116,7 +114,8 @@ fn one(mut section: Section, queue: &Queue, around: Around<'_>, report: &mut Rep
             (what, "remove it, or change the type".to_owned())
         })
     });
-    let source = Source { name: Arc::from(name.unwrap_or_default()), payload, kafka_topic, interface };
+    let name = Arc::from(name.unwrap_or_default());
+    let source = Source { name, payload, mapping_file, timezone, kafka_topic, interface };
     Found { source, place, name: name_at, kafka_topic: kafka_topic_at, topics, sure }
 }
 
