@@ -18,7 +18,7 @@ use meterferry::config::settings::{Payload, WhenFull};
 use meterferry::decode;
 use meterferry::metrics::Metrics;
 use meterferry::queue::{self, Intake, Queue};
-use meterferry::reading::{Body, Mark, Reading};
+use meterferry::reading::{Body, Kind, Mark, Reading};
 use meterferry::receipt::{Receipt, Ticket};
 use meterferry::simulate::adapter;
 use tempfile::TempDir;
@@ -126,6 +126,8 @@ fn message(number: u64) -> (Body, Mark) {
         measured_ms: None,
         self_identified: true,
         json: true,
+        kind: Kind::default(),
+        marks: Vec::new(),
         payload: Bytes::from(payload),
     };
     (Body::Reading(reading), mark)

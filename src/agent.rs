@@ -14,7 +14,6 @@ use crate::clock::Clock;
 use crate::config::Environment;
 use crate::config::machine::Machine;
 use crate::config::settings::{Interface, Settings, Source, WhenFull};
-use crate::decode::Folds;
 use crate::failpoint;
 use crate::forwarder::{BacklogError, Forwarder};
 use crate::health::{Health, Pulse};
@@ -41,7 +40,7 @@ mod watchdog;
 mod watched;
 
 use backlog::QueueBacklog;
-use ingest::{Complaint, Ingest};
+use ingest::Ingest;
 use timekeeper::Timekeeper;
 use watchdog::Watchdog;
 use watched::Watched;
@@ -217,8 +216,11 @@ impl Agent {
             };
             let (raws, received) = mpsc::channel(capacity);
             let marks = recovered.marks.get(&*source.name).cloned().unwrap_or_default();
-            let ingest = Ingest {
+            let ingest = Ingest::new(ingest::Parts {
+                source: Arc::clone(&source.name),
                 payload: source.payload.clone(),
+                format: self.settings.kafka.format,
+                privacy: self.settings.privacy.clone(),
                 max_reading_size: self.settings.queue.max_reading_size,
                 // Whatever an adapter sends, it fits an emptied queue.
                 max_dead_size: usize::try_from(self.settings.queue.max_size / 16).unwrap_or(usize::MAX),
@@ -229,9 +231,8 @@ impl Agent {
                 window: Window::new(window(&self.settings, &source), marks),
                 intake: intake.clone(),
                 metrics: Arc::clone(&metrics),
-                complaint: Complaint::default(),
-                folds: Folds::default(),
-            };
+                clock: self.clock,
+            });
             let name = format!("the ingest of source {}", source.name);
             self.spawn_stage(name, "ingest", async move { Ok(ingest.run(received).await?) });
             match source.interface.clone() {

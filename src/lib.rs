@@ -15,6 +15,7 @@
 //! - [`source`]: one configured place readings come from; hands out [`source::Raw`] with the right to acknowledge it.
 //! - [`receipt`]: that right. Dropped unused, it acknowledges nothing.
 //! - [`decode`], [`obis`]: bytes in, reading or reason out. Pure.
+//! - [`normalize`]: our own document of a reading, where that is asked for. Pure.
 //! - [`reading`]: the words the stages share, so that no stage has to name another.
 //! - [`daily`]: the daily receipt, by which a consumer proves that it has everything. Pure.
 //! - [`queue`]: the write-ahead queue on disk. The only module that knows redb.
@@ -44,6 +45,8 @@ pub mod receipt;
 pub mod decode;
 
 pub mod obis;
+
+pub mod normalize;
 
 pub mod reading;
 

@@ -8,6 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 mod meaning;
+mod name;
 
 pub use meaning::{Kind, Meaning, Quantity};
 

@@ -1,12 +1,13 @@
 //! The words that the stages share: what travels from the source through the queue to Kafka.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::de::Visitor;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 /// What every `ce_type` of ours begins with.
@@ -14,6 +15,9 @@ pub const CE_TYPE_OURS: &str = "io.meterferry.";
 
 /// `ce_type` of a reading in Kafka.
 pub const CE_TYPE_READING: &str = "io.meterferry.reading";
+
+/// `ce_type` of a device's own state in Kafka: a reading of its own kind.
+pub const CE_TYPE_STATUS: &str = "io.meterferry.status";
 
 /// `ce_type` of a gap record in Kafka.
 pub const CE_TYPE_GAP: &str = "io.meterferry.gap";
@@ -118,7 +122,24 @@ pub struct Reading {
     pub self_identified: bool,
     /// Whether `payload` is a JSON document.
     pub json: bool,
+    #[serde(skip)]
+    pub kind: Kind,
+    /// Of the messages that it was made of, where their bytes are not its payload; empty where they are.
+    #[serde(skip)]
+    pub marks: Vec<Mark>,
     pub payload: Bytes,
+}
+
+/// What a reading says, and in which form.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// Measurements, as the device wrote them.
+    #[default]
+    Measured,
+    /// The device's own state, as it wrote it.
+    Status,
+    /// Measurements as one of our documents, without what is known only when it is sent ([`crate::normalize`]).
+    Normalized,
 }
 
 /// The same name again and again, in each of millions of records: one copy of it.
@@ -172,6 +193,9 @@ pub struct Dead {
     pub received: Received,
     /// Why, in words for a person.
     pub reason: String,
+    /// Of the message, where its bytes are not kept; empty where they are.
+    #[serde(skip)]
+    pub marks: Vec<Mark>,
     pub payload: Bytes,
 }
 
@@ -194,12 +218,78 @@ pub struct Daily {
 }
 
 /// What stands under one sequence.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
     Reading(Reading),
     Dead(Dead),
     Gap(Gap),
     Daily(Daily),
+}
+
+/// A body as it is stored. The order of variants is the format: older releases know the first four.
+#[derive(Deserialize)]
+enum Stored {
+    Reading(Reading),
+    Dead(Dead),
+    Gap(Gap),
+    Daily(Daily),
+    /// A reading that is more than one message with measurements.
+    Made(Reading, Kind, Vec<Mark>),
+    /// A raw whose bytes are not kept.
+    Withheld(Dead, Vec<Mark>),
+}
+
+impl Serialize for Body {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        const NAME: &str = "Body";
+        match self {
+            Self::Reading(reading) if reading.kind == Kind::Measured && reading.marks.is_empty() => {
+                serializer.serialize_newtype_variant(NAME, 0, "Reading", reading)
+            }
+            Self::Dead(dead) if !dead.marks.is_empty() => {
+                serializer.serialize_newtype_variant(NAME, 5, "Withheld", &(dead, &dead.marks))
+            }
+            Self::Dead(dead) => serializer.serialize_newtype_variant(NAME, 1, "Dead", dead),
+            Self::Gap(gap) => serializer.serialize_newtype_variant(NAME, 2, "Gap", gap),
+            Self::Daily(daily) => serializer.serialize_newtype_variant(NAME, 3, "Daily", daily),
+            Self::Reading(reading) => {
+                serializer.serialize_newtype_variant(NAME, 4, "Made", &(reading, reading.kind, &reading.marks))
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Body {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match Stored::deserialize(deserializer)? {
+            Stored::Reading(reading) => Self::Reading(reading),
+            Stored::Dead(dead) => Self::Dead(dead),
+            Stored::Gap(gap) => Self::Gap(gap),
+            Stored::Daily(daily) => Self::Daily(daily),
+            Stored::Withheld(dead, marks) => Self::Dead(Dead { marks, ..dead }),
+            Stored::Made(reading, kind, marks) => Self::Reading(Reading { kind, marks, ..reading }),
+        })
+    }
+}
+
+impl Body {
+    /// What a redelivery of its messages is recognised by, and of which source they are.
+    pub fn marks(&self) -> (Option<&Arc<str>>, Cow<'_, [Mark]>) {
+        match self {
+            Self::Reading(reading) if reading.marks.is_empty() => {
+                let Reading { sender, packet_id, topic, payload, self_identified, .. } = reading;
+                let mark = Mark::of(sender, *packet_id, topic, payload, *self_identified);
+                (Some(&reading.source), vec![mark].into())
+            }
+            Self::Reading(reading) => (Some(&reading.source), reading.marks.as_slice().into()),
+            Self::Dead(dead) if !dead.marks.is_empty() => (Some(&dead.source), dead.marks.as_slice().into()),
+            Self::Dead(dead) => {
+                let mark = Mark::of(&dead.sender, dead.packet_id, &dead.topic, &dead.payload, false);
+                (Some(&dead.source), vec![mark].into())
+            }
+            Self::Gap(_) | Self::Daily(_) => (None, Cow::default()),
+        }
+    }
 }
 
 /// One record of the queue as its readers see it.

@@ -18,32 +18,48 @@ pub struct Ticket {
 }
 
 /// The right to acknowledge one message.
+///
+/// Joined ones ([`Receipt::and`]) are redeemed together: several messages became one record.
 #[derive(Debug)]
 #[must_use = "a receipt that is dropped acknowledges nothing"]
-pub struct Receipt(Option<(mpsc::Sender<Ticket>, Ticket)>);
+pub struct Receipt {
+    first: Option<(mpsc::Sender<Ticket>, Ticket)>,
+    /// Empty unless receipts were joined.
+    more: Vec<(mpsc::Sender<Ticket>, Ticket)>,
+}
 
 impl Receipt {
     /// A receipt that comes back through `counter`.
     ///
     /// The source gives out no more unredeemed receipts than `counter` has capacity, so that redeeming never waits.
     pub fn new(counter: mpsc::Sender<Ticket>, ticket: Ticket) -> Self {
-        Self(Some((counter, ticket)))
+        Self { first: Some((counter, ticket)), more: Vec::new() }
     }
 
     /// A receipt for a message whose sender expects none (QoS 0).
     pub fn unneeded() -> Self {
-        Self(None)
+        Self { first: None, more: Vec::new() }
+    }
+
+    /// One receipt for the messages of both, `later` redeemed after this one.
+    pub fn and(mut self, later: Self) -> Self {
+        if self.first.is_none() {
+            return later;
+        }
+        self.more.extend(later.first);
+        self.more.extend(later.more);
+        self
     }
 
     /// True where somebody waits for this receipt.
     pub fn is_awaited(&self) -> bool {
-        self.0.is_some()
+        self.first.is_some()
     }
 
     /// Tells the source that the message is on disk. Never blocks: a source that has gone, or whose counter is full
     /// because it broke its own limit, is told nothing, and its sender sends again.
-    pub fn redeem(mut self) {
-        if let Some((counter, ticket)) = self.0.take() {
+    pub fn redeem(self) {
+        for (counter, ticket) in self.first.into_iter().chain(self.more) {
             let _ = counter.try_send(ticket);
         }
     }
@@ -62,5 +78,19 @@ mod tests {
         assert!(tickets.try_recv().is_err());
         Receipt::new(counter, ticket).redeem();
         assert_eq!(tickets.try_recv(), Ok(ticket));
+    }
+
+    /// Promise 1: a reading made of several messages acknowledges each of them, in the order in which they came.
+    #[test]
+    fn joined_receipts_are_redeemed_together() {
+        let (counter, mut tickets) = mpsc::channel(4);
+        let receipt = |ordinal| Receipt::new(counter.clone(), Ticket { connection: 1, ordinal });
+        drop(receipt(0).and(receipt(1)));
+        assert!(tickets.try_recv().is_err());
+        let joined = Receipt::unneeded().and(receipt(2)).and(Receipt::unneeded()).and(receipt(3).and(receipt(4)));
+        assert!(joined.is_awaited());
+        joined.redeem();
+        let redeemed: Vec<u64> = std::iter::from_fn(|| tickets.try_recv().ok()).map(|ticket| ticket.ordinal).collect();
+        assert_eq!(redeemed, [2, 3, 4]);
     }
 }

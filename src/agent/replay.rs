@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 use crate::queue::inspect::Inspector;
 use crate::queue::letters::LetterId;
 use crate::queue::{self, OpenError, Outlet, Queue, QueueError, Recovered};
-use crate::reading::{Body, DeadLetter, Mark, Reading};
+use crate::reading::{Body, DeadLetter, Kind, Mark, Reading};
 use crate::receipt::{Receipt, Ticket};
 
 /// Letters between two deletions. The redelivery window remembers so many in any configuration: a replay that was killed
@@ -149,6 +149,11 @@ impl<T: FnMut(LetterId, Outcome)> Replay<'_, T> {
     fn decoded(&self, letter: DeadLetter) -> Result<(Reading, Mark), String> {
         let sender = Reading::replay_sender(&format!("{}-{}", letter.queue_id, letter.sequence));
         let (source, topic, received, payload) = match letter.body {
+            // A reading that is not as its device wrote it was decoded once and for all.
+            Body::Reading(reading) if reading.kind != Kind::Measured || !reading.marks.is_empty() => {
+                let mark = Mark::of(&sender, None, &reading.topic, &reading.payload, false);
+                return Ok((Reading { sender, packet_id: None, marks: vec![mark], ..reading }, mark));
+            }
             Body::Reading(reading) => (reading.source, reading.topic, reading.received, reading.payload),
             Body::Dead(dead) if is_cut_short(&dead.reason) => {
                 return Err("only the beginning of its payload was kept".to_owned());
@@ -175,6 +180,8 @@ impl<T: FnMut(LetterId, Outcome)> Replay<'_, T> {
             measured_ms: decoded.measured_ms,
             self_identified: decoded.self_identified,
             json: decoded.json,
+            kind: Kind::Measured,
+            marks: Vec::new(),
             payload,
         };
         Ok((reading, mark))

@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use super::check::{COMPRESSION, MECHANISMS, WHEN_FULL};
-use super::settings::{Format, Interface, Kafka, Login, Mqtt, MqttListener, Queue, Settings, Source, Tls};
+use super::check::{COMPRESSION, FORMAT, MECHANISMS, THIN, WHEN_FULL};
+use super::settings::{Interface, Kafka, Login, Mqtt, MqttListener, Privacy, Queue, Settings, Source, Tls};
 use super::units::{show_duration, show_size};
 
 /// What stands where a secret's file was named.
@@ -21,6 +21,7 @@ pub fn dump(settings: &Settings) -> String {
     lines.text("clock_wait", show_duration(settings.agent.clock_wait));
     queue(&mut lines, &settings.queue);
     kafka(&mut lines, &settings.kafka);
+    privacy(&mut lines, &settings.privacy);
     for one in &settings.sources {
         source(&mut lines, one);
     }
@@ -50,12 +51,7 @@ fn kafka(lines: &mut Lines, kafka: &Kafka) {
     lines.text("topic", &kafka.topic);
     lines.text("resume_topic", &kafka.resume_topic);
     lines.text("delivery", kafka.delivery.word());
-    lines.text(
-        "format",
-        match kafka.format {
-            Format::Original => "original",
-        },
-    );
+    lines.text("format", word(FORMAT, kafka.format));
     lines.text("compression", word(COMPRESSION, kafka.compression));
     lines.text("linger", show_duration(kafka.linger));
     lines.plain("batch_count", kafka.batch_count);
@@ -85,6 +81,18 @@ fn kafka(lines: &mut Lines, kafka: &Kafka) {
             lines.text(&quoted(name), value);
         }
     }
+}
+
+fn privacy(lines: &mut Lines, privacy: &Privacy) {
+    if !privacy.is_set() {
+        return;
+    }
+    lines.table("[privacy]");
+    if let Some(codes) = &privacy.codes {
+        lines.list("codes", &codes.iter().map(ToString::to_string).collect::<Vec<_>>());
+    }
+    lines.text_if("thin", privacy.thin.map(|thin| word(THIN, thin)));
+    lines.text_if("pseudonym_key_file", privacy.pseudonym_key.as_ref().map(|_| MASK));
 }
 
 fn source(lines: &mut Lines, source: &Source) {

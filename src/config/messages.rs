@@ -438,3 +438,28 @@ fn files() {
     });
     shows("files", &text);
 }
+
+/// Promise 5: what must not leave the house cannot be asked for in a way that does not hold.
+#[test]
+fn privacy() {
+    let mut text = String::new();
+    let mut show = |file: &str, secret: &str| {
+        let rest = if file.contains("[[source]]") { String::new() } else { SOURCE.to_owned() };
+        let whole = format!("{}{file}\n{rest}", SERVERS);
+        let _ = write!(
+            text,
+            "{file}\n\n{}\n\n{}\n\n",
+            said(&[("meterferry.toml", &whole), ("key", secret)]),
+            "=".repeat(72)
+        );
+    };
+    show("[privacy]\ncodes = [\"1.8.0\"]", "");
+    show("format = \"normalized\"\n[privacy]\ncodes = [\"1.8.0\", \"power\", \"1-0:2.8.0*255\"]\nthin = \"5min\"", "");
+    show("format = \"normalized\"\n[privacy]\ncodes = []\nthn = \"1min\"", "");
+    show("format = \"normalized\"\n[privacy]\npseudonym_key_file = \"key\"", "short\n");
+    show("format = \"normalized\"\n[privacy]\npseudonym_key = \"in the open\"", "");
+    show("format = \"normalized\"\n[privacy]\nthin = \"15min\"\npseudonym_key_file = \"key\"", "0123456789abcdef\n");
+    show("format = \"normalised\"", "");
+    show("format = \"normalized\"\n[[source]]\nname = \"s\"\ntype = \"mqtt\"\npayload = \"any\"", "");
+    shows("privacy", &text);
+}

@@ -1,6 +1,6 @@
 //! The names of all tables and keys, in the order in which they are explained and dumped.
 
-pub const ROOT: &[&str] = &["agent", "queue", "kafka", "source"];
+pub const ROOT: &[&str] = &["agent", "queue", "kafka", "privacy", "source"];
 
 const AGENT: &[&str] = &["id", "summary_interval", "stop_timeout", "clock_wait"];
 
@@ -41,6 +41,8 @@ const KAFKA: &[&str] = &[
     "sasl",
     "properties",
 ];
+
+const PRIVACY: &[&str] = &["codes", "thin", "pseudonym_key_file"];
 
 const KAFKA_TLS: &[&str] = &["ca_file", "certificate_file", "key_file", "verify_hostname"];
 
@@ -132,6 +134,7 @@ pub fn keys(path: &str) -> &'static [&'static str] {
         "agent" => AGENT,
         "queue" => QUEUE,
         "kafka" => KAFKA,
+        "privacy" => PRIVACY,
         "kafka.tls" => KAFKA_TLS,
         "kafka.sasl" => KAFKA_SASL,
         "source.users" => USERS,
@@ -146,7 +149,7 @@ pub fn keys(path: &str) -> &'static [&'static str] {
 
 /// The one table that a key belongs to; none where several know it.
 pub fn owner(key: &str) -> Option<&'static str> {
-    let tables = ["agent", "queue", "kafka", "kafka.tls", "kafka.sasl"];
+    let tables = ["agent", "queue", "kafka", "privacy", "kafka.tls", "kafka.sasl"];
     let mut owners: Vec<_> = tables.into_iter().filter(|path| keys(path).contains(&key)).collect();
     if MQTT.contains(&key) || MQTT_LISTENER.contains(&key) {
         owners.push("source");

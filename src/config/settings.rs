@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::names::show_address;
 use crate::decode::mapping::Mapping;
+use crate::obis::Obis;
 
 /// All that the agent is configured with.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +15,7 @@ pub struct Settings {
     pub agent: Agent,
     pub queue: Queue,
     pub kafka: Kafka,
+    pub privacy: Privacy,
     pub sources: Vec<Source>,
 }
 
@@ -126,6 +128,25 @@ pub struct Kafka {
     pub properties: Vec<(String, String)>,
 }
 
+/// `[privacy]`: what leaves the house, and what of it is stored at all. Nothing by default, and only with
+/// [`Format::Normalized`].
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Privacy {
+    /// Only these codes. None: all of them.
+    pub codes: Option<Vec<Obis>>,
+    /// One reading a device in so long, 1 min or 15 min. None: all of them.
+    pub thin: Option<Duration>,
+    /// Devices are called by a keyed hash of their names.
+    pub pseudonym_key: Option<Secret>,
+}
+
+impl Privacy {
+    /// Whether anything is kept back.
+    pub fn is_set(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
 /// `kafka.delivery`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
@@ -148,6 +169,8 @@ impl Delivery {
 pub enum Format {
     /// The payload's bytes, unchanged.
     Original,
+    /// One documented JSON for every device (edge-config/schema/reading-1.schema.json).
+    Normalized,
 }
 
 /// `kafka.compression`

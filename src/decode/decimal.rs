@@ -14,6 +14,9 @@ pub const MAX_DIGITS: usize = 64;
 /// Places before and behind the point up to which a number is written without an exponent.
 const PLAIN: i32 = MAX_DIGITS as i32;
 
+/// Places by which a mean is finer than what it is of.
+const MORE: usize = 3;
+
 /// A decimal number: sign, up to [`MAX_DIGITS`] digits, and a power of ten within an `i16`.
 ///
 /// Numbers are equal by value, whatever zeros they were written with. `Display` writes a JSON number that reads back with
@@ -130,6 +133,30 @@ impl Decimal {
         self.plus(&other.negated())
     }
 
+    /// A `count`th of it, which must not be 0, rounded to [`MORE`] places more than it has itself; zeros among those are left
+    /// out.
+    #[must_use]
+    pub fn over(&self, count: u64) -> Self {
+        let count = u128::from(count.max(1));
+        let more = MORE.min(MAX_DIGITS - usize::from(self.length));
+        let (mut quotient, mut rest) = (Vec::with_capacity(MAX_DIGITS + 1), 0_u128);
+        for digit in self.used().iter().copied().chain(std::iter::repeat_n(0, more)) {
+            rest = rest * 10 + u128::from(digit);
+            quotient.push((rest / count) as u8);
+            rest %= count;
+        }
+        if rest * 2 >= count {
+            round_up(&mut quotient);
+        }
+        let exponent = i32::from(self.exponent) - more as i32;
+        let Some(mut mean) = Self::of(self.negative, quotient.into_iter(), exponent) else { return *self };
+        while mean.exponent < self.exponent && (mean.length == 0 || mean.digits[usize::from(mean.length) - 1] == 0) {
+            mean.length = mean.length.saturating_sub(1);
+            mean.exponent += 1;
+        }
+        mean.without_signed_zero()
+    }
+
     /// The same number on the other side of zero.
     #[must_use]
     pub fn negated(&self) -> Self {
@@ -243,6 +270,18 @@ impl FromStr for Decimal {
             power.checked_sub(behind).and_then(|power| power.try_into().ok()).ok_or(DecimalError::TooFar)?;
         Ok(number)
     }
+}
+
+/// One more in the last place. A digit in front takes the carry.
+fn round_up(digits: &mut Vec<u8>) {
+    for digit in digits.iter_mut().rev() {
+        *digit += 1;
+        if *digit < 10 {
+            return;
+        }
+        *digit = 0;
+    }
+    digits.insert(0, 1);
 }
 
 /// What stands behind the `e`; far beyond an `i16` it need not be exact.

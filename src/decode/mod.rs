@@ -17,9 +17,11 @@ mod json;
 mod mapped;
 pub mod mapping;
 mod sma;
+pub mod write;
 
 pub use flag::Flag;
 pub use fold::Folds;
+pub use sma::document as sma_document;
 
 /// The longest device name, in bytes of UTF-8. It becomes the key in Kafka and stands in every listing; a name typed
 /// into an adapter's web page and an MQTT topic that a person chose are far below.

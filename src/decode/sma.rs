@@ -7,7 +7,8 @@ use std::borrow::Cow;
 
 use super::decimal::Decimal;
 use super::json::{Json, Keys, Piece};
-use super::{Code, Decoded, Measurement, Reason};
+use super::write::Object;
+use super::{Code, Decoded, Measurement, Reason, Value};
 
 /// Seconds from 1970 to the year 10000: what is later is no time at all.
 const END_OF_TIME: i64 = 253_402_300_800;
@@ -26,6 +27,26 @@ pub(super) fn decode(source: &str, bytes: &[u8]) -> Result<Decoded, Reason> {
         json: true,
         measurements: document.measurements,
     })
+}
+
+/// A document like the adapter's, of what was not one: it decodes to `decoded` again.
+pub fn document(decoded: &Decoded) -> Vec<u8> {
+    let mut document = Object::new();
+    for measurement in &decoded.measurements {
+        let mut member = Object::new();
+        match &measurement.value {
+            Value::Number(number) => member.raw("value", number),
+            Value::Text(text) => member.text("value", text),
+        }
+        measurement.time.into_iter().for_each(|time| member.raw("time", time));
+        measurement.flag.into_iter().for_each(|flag| member.text("flag", flag.name()));
+        match &measurement.code {
+            Code::Obis(code) => document.raw(&code.to_string(), member.end()),
+            Code::Other(code) => document.raw(code, member.end()),
+        }
+    }
+    document.text("name", &decoded.device);
+    document.end().into_bytes()
 }
 
 /// What is kept of a document.

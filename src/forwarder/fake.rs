@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::daily::Ledger;
 use crate::forwarder::{Backlog, BacklogError};
-use crate::reading::{Body, Daily, Dead, DeadLetter, Entry, Fingerprint, Gap, QueueId, Reading, Received};
+use crate::reading::{Body, Daily, Dead, DeadLetter, Entry, Fingerprint, Gap, Kind, QueueId, Reading, Received};
 
 /// What stands on the fake disk.
 #[derive(Debug, Clone, Default)]
@@ -64,6 +64,8 @@ impl FakeBacklog {
             measured_ms: None,
             self_identified: false,
             json: true,
+            kind: Kind::default(),
+            marks: Vec::new(),
             payload: payload.into(),
         }))
     }
@@ -76,6 +78,7 @@ impl FakeBacklog {
             packet_id: None,
             received,
             reason: "not a document".into(),
+            marks: Vec::new(),
             payload: payload.into(),
         }))
     }

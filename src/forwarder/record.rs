@@ -18,7 +18,8 @@ use serde::Serialize;
 use crate::clock;
 use crate::daily::DailyReceipt;
 use crate::forwarder::timestamp;
-use crate::reading::{CE_TYPE_GAP, CE_TYPE_READING, CE_TYPE_RECEIPT, QueueId, Reading, Received};
+use crate::normalize;
+use crate::reading::{CE_TYPE_GAP, CE_TYPE_READING, CE_TYPE_RECEIPT, CE_TYPE_STATUS, Kind, QueueId, Reading, Received};
 
 /// What stays as it is in a path segment of a URI reference (RFC 3986, unreserved).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -159,15 +160,20 @@ impl Recorder {
         } else {
             timestamp::measured_only(reading.measured_ms, received_ms, clock::FLOOR_MS..=now.wall_ms)
         };
+        let kind = if reading.kind == Kind::Status { CE_TYPE_STATUS } else { CE_TYPE_READING };
         let content_type = if reading.json { "application/json" } else { "application/octet-stream" };
         let replay_of = reading.replay_of().map(str::to_owned);
-        Record {
-            topic,
-            key: reading.device,
-            value: reading.payload,
-            headers: Headers { replay_of, ..self.headers(sequence, source, CE_TYPE_READING, time, content_type) },
-            timestamp_ms: time,
-        }
+        let headers = Headers { replay_of, ..self.headers(sequence, source, kind, time, content_type) };
+        let value = match reading.kind {
+            Kind::Measured | Kind::Status => reading.payload,
+            Kind::Normalized => {
+                let disbelieved_ms = reading.measured_ms.filter(|measured| *measured != time);
+                let known =
+                    normalize::Sent { ce_id: &headers.id, measured: &headers.time, received_ms, disbelieved_ms };
+                normalize::sent(&reading.payload, &known)
+            }
+        };
+        Record { topic, key: reading.device, value, headers, timestamp_ms: time }
     }
 
     /// Under `sequence`, that `missing` will not be seen.
@@ -232,6 +238,8 @@ mod tests {
             measured_ms,
             self_identified: true,
             json: true,
+            kind: Kind::default(),
+            marks: Vec::new(),
             payload: Bytes::from_static(b"{\"name\": 1}"),
         }
     }

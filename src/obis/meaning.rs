@@ -5,8 +5,8 @@ use std::fmt;
 use super::Obis;
 
 /// Medium 1, or not said: every reader that leaves the medium out reads electricity meters.
-const ELECTRICITY: u8 = 1;
-const ABSTRACT: u8 = 0;
+pub(super) const ELECTRICITY: u8 = 1;
+pub(super) const ABSTRACT: u8 = 0;
 
 /// What a code means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

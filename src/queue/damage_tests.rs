@@ -13,7 +13,7 @@ use super::{Options, mend, open};
 use crate::clock::Clock;
 use crate::config::settings::WhenFull;
 use crate::metrics::Metrics;
-use crate::reading::{Body, Mark, Reading};
+use crate::reading::{Body, Kind, Mark, Reading};
 use crate::receipt::Receipt;
 
 /// Readings in a queue.
@@ -58,6 +58,8 @@ fn filled(folder: &Path, count: u64) -> Options {
             measured_ms: None,
             self_identified: true,
             json: false,
+            kind: Kind::default(),
+            marks: Vec::new(),
             payload: payload.into(),
         };
         let (body, last) = (Body::Reading(reading), sequence % 100 == 0);

@@ -153,7 +153,8 @@ impl Disk for LocalDisk {
     /// Blocks without writes: a card wears by writing.
     fn allocate(&self, path: &Path, length: u64) -> io::Result<()> {
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
-        let length = i64::try_from(length).map_err(io::Error::other)?;
+        // Of 32 bits on armhf.
+        let length = nix::libc::off_t::try_from(length).map_err(io::Error::other)?;
         Ok(fallocate(&file, FallocateFlags::empty(), 0, length)?)
     }
 

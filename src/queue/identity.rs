@@ -16,8 +16,8 @@ use crate::reading::QueueId;
 
 pub(super) const FILE: &str = "queue.toml";
 /// The folder's format that this release writes; older ones are read. 1: every record alone under its sequence; 2: records
-/// in blocks.
-pub const FORMAT: u32 = 2;
+/// in blocks; 3: readings made of several messages, or in our own form.
+pub const FORMAT: u32 = 3;
 
 /// Before the checksum in the first line.
 const CHECKSUM: &str = "# crc32 ";

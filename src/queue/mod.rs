@@ -268,7 +268,7 @@ pub struct Intake {
 
 impl Intake {
     /// Hands one message to the writer; `delay` is the longest it may wait for its commit. Its receipt is redeemed
-    /// when it is on disk.
+    /// when it is on disk. `mark` is that of a body that brings no marks of its own.
     ///
     /// # Cancel safety
     ///

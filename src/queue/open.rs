@@ -389,26 +389,11 @@ impl Found {
                 if let Body::Daily(daily) = &body {
                     self.receipt = self.receipt.max(Some(daily.day));
                 }
-                if let Some((source, mark)) = mark_of(&body) {
-                    remember(&mut self.marks, source, mark, capacity);
+                if let (Some(source), marks) = body.marks() {
+                    marks.iter().for_each(|mark| remember(&mut self.marks, source, *mark, capacity));
                 }
             }
         }
-    }
-}
-
-/// What the redelivery window remembers of a stored message.
-pub(super) fn mark_of(body: &Body) -> Option<(&str, Mark)> {
-    match body {
-        Body::Reading(reading) => {
-            let mark =
-                Mark::of(&reading.sender, reading.packet_id, &reading.topic, &reading.payload, reading.self_identified);
-            Some((&reading.source, mark))
-        }
-        Body::Dead(dead) => {
-            Some((&dead.source, Mark::of(&dead.sender, dead.packet_id, &dead.topic, &dead.payload, false)))
-        }
-        Body::Gap(_) | Body::Daily(_) => None,
     }
 }
 

@@ -189,7 +189,7 @@ pub(super) fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reading::{Dead, Gap};
+    use crate::reading::{Dead, Gap, Kind, Reading};
     use bytes::Bytes;
     use proptest::prelude::*;
 
@@ -205,6 +205,7 @@ mod tests {
                 packet_id: Some(4),
                 received: NOW,
                 reason: "not JSON".into(),
+                marks: Vec::new(),
                 payload: Bytes::from(payload),
             })),
         }
@@ -221,6 +222,37 @@ mod tests {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         insta::assert_snapshot!(hex, @"4d465201a8caafa14d000000000000001500000004000205090664616d61676580c0e285e368050901");
         assert_eq!(decode(1, 77, &bytes), Ok(stored));
+    }
+
+    /// A reading as older releases know it has the bytes that it always had; one made of several messages says more.
+    #[test]
+    fn format_3_adds_readings_made_of_messages() {
+        let of = |kind, marks| {
+            let reading = Reading {
+                source: "sma".into(),
+                device: "9".into(),
+                topic: "t".into(),
+                sender: String::new(),
+                packet_id: None,
+                received: NOW,
+                measured_ms: Some(1),
+                self_identified: false,
+                json: true,
+                kind,
+                marks,
+                payload: Bytes::from_static(b"{}"),
+            };
+            let stored = Stored { release_point: 4, content: Content::Record(Body::Reading(reading)) };
+            let bytes = encode(1, 77, &stored).expect("encodes");
+            assert_eq!(decode(1, 77, &bytes), Ok(stored));
+            bytes[HEADER..].iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        let plain = of(Kind::Measured, Vec::new());
+        insta::assert_snapshot!(plain, @"04000003736d6101390174000080c0e285e36805090101020001027b7d");
+        let mark = Mark::of("", Some(4), "t", b"{}", true);
+        let made = of(Kind::Normalized, vec![mark]);
+        assert!(made.starts_with(&plain.replacen("040000", "040004", 1)), "{made}");
+        assert_eq!(made.len(), plain.len() + 2 * (1 + 1 + 16 + 2 + 16 + 1));
     }
 
     proptest! {

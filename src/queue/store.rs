@@ -66,11 +66,17 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Gives `body` its sequence and adds it to `batch`; not on disk yet. Its mark joins the window of its source when it
+    /// Gives `body` its sequence and adds it to `batch`; not on disk yet. Its marks join the window of its source when it
     /// is: a mark without its record would have a redelivery taken for stored.
-    pub fn prepare(&mut self, batch: &mut Batch, body: Body, source: Arc<str>, mark: Mark) -> Result<(), QueueError> {
+    pub fn prepare(
+        &mut self,
+        batch: &mut Batch,
+        body: Body,
+        source: &Arc<str>,
+        marks: &[Mark],
+    ) -> Result<(), QueueError> {
         self.prepare_own(batch, body)?;
-        batch.remember(source, mark);
+        marks.iter().for_each(|mark| batch.remember(Arc::clone(source), *mark));
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use super::inspect::Inspector;
 use super::*;
 use crate::config::settings::WhenFull;
 use crate::daily::Ledger;
-use crate::reading::{Dead, DeadLetter, Entry, Reading};
+use crate::reading::{Dead, DeadLetter, Entry, Kind, Reading};
 use crate::receipt::{Receipt, Ticket};
 
 const SOON: Duration = Duration::from_millis(1);
@@ -64,6 +64,8 @@ fn body(number: u64) -> Body {
         measured_ms: None,
         self_identified: false,
         json: false,
+        kind: Kind::default(),
+        marks: Vec::new(),
         payload: Bytes::from(format!("{number:>0400}")),
     })
 }
@@ -85,7 +87,7 @@ fn append(queue: &Queue, numbers: std::ops::Range<u64>) {
             for number in step.clone() {
                 let receipt = Receipt::new(counter.clone(), Ticket { connection: 1, ordinal: number });
                 let body = body(number);
-                let (_, mark) = open::mark_of(&body).expect("a mark");
+                let mark = body.marks().1[0];
                 queue.intake.append(body, mark, receipt, SOON).await.expect("the queue takes it");
             }
             for number in step {
@@ -307,7 +309,7 @@ impl Feeder {
             for number in 0..count {
                 let receipt = Receipt::new(counter.clone(), Ticket { connection: 1, ordinal: number });
                 let body = body(number);
-                let (_, mark) = open::mark_of(&body).expect("a mark");
+                let mark = body.marks().1[0];
                 intake.append(body, mark, receipt, SOON).await.expect("taken");
             }
         });
@@ -381,7 +383,7 @@ fn hurry_commits_at_once() {
     runtime.block_on(async {
         let receipt = Receipt::new(counter, Ticket { connection: 1, ordinal: 0 });
         let body = body(1);
-        let (_, mark) = open::mark_of(&body).expect("a mark");
+        let mark = body.marks().1[0];
         queue.intake.append(body, mark, receipt, Duration::from_secs(3600)).await.expect("taken");
         queue.intake.hurry().await.expect("told");
         tokio::time::timeout(PATIENCE, tickets.recv()).await.expect("acknowledged in time");
@@ -516,7 +518,16 @@ fn dead_letters_that_wait_are_found() {
     for number in 10..15_u64 {
         let Body::Reading(reading) = body(number) else { panic!("a reading") };
         let Reading { source, topic, sender, packet_id, received, payload, .. } = reading;
-        let dead = Body::Dead(Dead { source, topic, sender, packet_id, received, reason: "not JSON".into(), payload });
+        let dead = Body::Dead(Dead {
+            source,
+            topic,
+            sender,
+            packet_id,
+            received,
+            reason: "not JSON".into(),
+            marks: Vec::new(),
+            payload,
+        });
         let mark = Mark::of("", None, "sma", &number.to_le_bytes(), false);
         runtime.block_on(queue.intake.append(dead, mark, Receipt::unneeded(), SOON)).expect("the queue takes it");
     }
@@ -561,6 +572,24 @@ fn fingerprints_are_of_key_and_content() {
     }
     assert_ne!(of(&mut queue.outlet, 1), of(&mut queue.outlet, 2));
     assert_eq!(of(&mut queue.outlet, 4), None, "not here yet");
+    stop(queue);
+}
+
+/// Promise 3: the messages that one reading was made of are recognised after a restart, each by itself.
+#[test]
+fn the_window_knows_every_message_of_a_reading() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = options(folder.path());
+    let marks: Vec<Mark> = (0..3u16).map(|id| Mark::of("", Some(id), "a/value", &[1, id as u8], false)).collect();
+    let queue = start(&options);
+    let Body::Reading(reading) = body(0) else { panic!("a reading") };
+    let made = Body::Reading(Reading { marks: marks.clone(), kind: Kind::Normalized, ..reading });
+    let source = made.marks().0.expect("a source").to_string();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(queue.intake.append(made, marks[0], Receipt::unneeded(), SOON)).expect("the queue takes it");
+    stop(queue);
+    let queue = start(&options);
+    assert_eq!(queue.recovered.marks[&source], marks);
     stop(queue);
 }
 

@@ -108,7 +108,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::reading::{Gap, Received};
+    use crate::reading::{Gap, Kind, Received};
 
     fn reading(device: u8, second: u64, payload: String) -> Body {
         Body::Reading(Reading {
@@ -121,6 +121,8 @@ mod tests {
             measured_ms: None,
             self_identified: true,
             json: true,
+            kind: Kind::default(),
+            marks: Vec::new(),
             payload: Bytes::from(payload),
         })
     }

@@ -1,5 +1,6 @@
 //! The one thread that writes: takes messages and commands, closes batches, commits, and redeems receipts.
 
+use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,7 +40,8 @@ const FULL_RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::
 /// One message on its way to the disk.
 #[derive(Debug)]
 pub(super) struct Append {
-    /// None: nothing to store, only a receipt that must not overtake the earlier ones.
+    /// None: nothing to store, only a receipt that must not overtake the earlier ones. The mark is that of a body that
+    /// brings none of its own.
     pub message: Option<(Body, Mark)>,
     pub receipt: Receipt,
     /// The longest it may wait for its commit.
@@ -190,12 +192,13 @@ impl Writer {
     fn take(&mut self, append: Append) -> Result<(), QueueError> {
         let now = Instant::now();
         if let Some((body, mark)) = append.message {
-            let source = match &body {
-                Body::Reading(reading) => Arc::clone(&reading.source),
-                Body::Dead(dead) => Arc::clone(&dead.source),
-                Body::Gap(_) | Body::Daily(_) => "".into(),
+            let (source, marks) = match &body {
+                Body::Reading(reading) => (Arc::clone(&reading.source), reading.marks.clone()),
+                Body::Dead(dead) => (Arc::clone(&dead.source), dead.marks.clone()),
+                Body::Gap(_) | Body::Daily(_) => ("".into(), Vec::new()),
             };
-            self.store.prepare(&mut self.batch, body, source, mark)?;
+            let marks = if marks.is_empty() { slice::from_ref(&mark) } else { &marks };
+            self.store.prepare(&mut self.batch, body, &source, marks)?;
             self.last_append = now;
             self.rule.joined(now, append.receipt.is_awaited(), append.delay);
         }

@@ -25,6 +25,19 @@ pub struct Options {
     pub step: Duration,
 }
 
+/// What the meter shows at one time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moment {
+    /// The meter's number.
+    pub number: String,
+    /// Milliseconds since 1970.
+    pub now_ms: i64,
+    pub import_wh: u64,
+    pub export_wh: u64,
+    /// Below zero: fed into the grid.
+    pub net_w: i64,
+}
+
 /// A simulated adapter with its meter and its household.
 #[derive(Debug)]
 pub struct Adapter {
@@ -85,6 +98,19 @@ impl Adapter {
         // The uptime has one decimal, and no two documents of an adapter share it: steps below a tenth count as one.
         self.uptime = (self.first_uptime + self.elapsed_ms / 100).max(self.uptime + 1);
         document
+    }
+
+    /// What the meter shows at this moment; then it runs on by one step.
+    pub fn moment(&mut self) -> Moment {
+        let moment = Moment {
+            number: self.number.clone(),
+            now_ms: self.now_ms,
+            import_wh: self.imported / WH,
+            export_wh: self.exported / WH,
+            net_w: self.net_w,
+        };
+        self.skip(1);
+        moment
     }
 
     /// The meter runs on by `steps`, and nobody asks it.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 pub(super) struct Flight {
     /// None until it was written to the connection.
     pub(super) packet_id: Option<u16>,
+    pub(super) topic: String,
     pub(super) payload: Bytes,
     /// How often it was written to a connection.
     pub(super) sends: u32,
@@ -27,8 +28,8 @@ impl Flights {
         self.0.is_empty()
     }
 
-    pub(super) fn push(&mut self, payload: Bytes) {
-        self.0.push_back(Flight { packet_id: None, payload, sends: 0 });
+    pub(super) fn push(&mut self, topic: String, payload: Bytes) {
+        self.0.push_back(Flight { packet_id: None, topic, payload, sends: 0 });
     }
 
     /// The next document was written with this packet id; 0: with QoS 0, and nobody will acknowledge it.

@@ -6,4 +6,5 @@ mod flights;
 mod household;
 pub mod mqtt;
 mod random;
+pub mod reader;
 pub mod session;

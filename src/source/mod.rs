@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::reading::Received;
+use crate::reading::{Kind, Received};
 use crate::receipt::Receipt;
 
 pub mod filter;
@@ -37,6 +37,8 @@ pub mod tls;
 pub struct Raw {
     /// Name of the source in the configuration.
     pub source: Arc<str>,
+    /// What it is said to be: measurements, or the device's own state.
+    pub kind: Kind,
     /// MQTT topic.
     pub topic: String,
     pub payload: Bytes,
@@ -59,4 +61,11 @@ pub struct Delivery {
     /// Counts the sender's sessions from 0; a number that was not seen before means that the earlier session, and with
     /// it every message that the sender might have sent again, is gone.
     pub session: u64,
+}
+
+impl Delivery {
+    /// Of what was asked for, and is not sent by itself.
+    pub fn asked() -> Self {
+        Self { sender: "".into(), packet_id: None, dup: false, retain: false, session: 0 }
+    }
 }

@@ -20,6 +20,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
+use crate::reading::Kind;
 use crate::receipt::Ticket;
 use crate::shutdown::Shutdown;
 use crate::source::mqtt::MqttSource;
@@ -250,6 +251,7 @@ impl<'a> Connection<'a> {
 
     fn raw(&self, publish: Publish, packet_id: Option<u16>) -> Raw {
         Raw {
+            kind: Kind::Measured,
             source: Arc::clone(&self.source.name),
             topic: publish.topic,
             payload: publish.payload,

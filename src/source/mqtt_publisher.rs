@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
+use crate::reading::Kind;
 use crate::receipt::Ticket;
 use crate::shutdown::Shutdown;
 use crate::source::filter;
@@ -239,6 +240,7 @@ impl<'a> Publisher<'a> {
 
     fn raw(&self, publish: Publish, packet_id: Option<u16>) -> Raw {
         Raw {
+            kind: Kind::Measured,
             source: Arc::clone(&self.hall.name),
             topic: publish.topic,
             payload: publish.payload,

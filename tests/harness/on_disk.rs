@@ -10,7 +10,7 @@ use meterferry::clock::Clock;
 use meterferry::config::settings::WhenFull;
 use meterferry::metrics::Metrics;
 use meterferry::queue::{self, Queue};
-use meterferry::reading::{Body, Entry, Mark, Reading, Received};
+use meterferry::reading::{Body, Entry, Kind, Mark, Reading, Received};
 use meterferry::receipt::Receipt;
 
 use super::agent::Agent;
@@ -58,6 +58,8 @@ pub fn fill(path: &Path, agent_id: &str, messages: impl IntoIterator<Item = impl
                 measured_ms: Some(received.wall_ms),
                 self_identified: true,
                 json: true,
+                kind: Kind::default(),
+                marks: Vec::new(),
                 payload: message.payload.clone().into(),
             };
             let delay = std::time::Duration::from_millis(50);
@@ -106,6 +108,8 @@ pub fn write(agent: &Agent, id: &str, messages: &[Message], age_ms: i64) {
                 measured_ms: Some(wall_ms - 500),
                 self_identified: true,
                 json: true,
+                kind: Kind::default(),
+                marks: Vec::new(),
                 payload: Bytes::copy_from_slice(&message.payload),
             };
             let mark = Mark::of("", Some(1), &message.topic, &message.payload, true);

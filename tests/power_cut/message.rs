@@ -1,7 +1,7 @@
 //! Numbered messages: all of a message follows from its number, so that what comes back can be compared whole.
 
 use bytes::Bytes;
-use meterferry::reading::{Body, Dead, Mark, Reading, Received};
+use meterferry::reading::{Body, Dead, Kind, Mark, Reading, Received};
 
 pub const SOURCE: &str = "meter";
 
@@ -19,6 +19,7 @@ pub fn body(number: u64) -> Body {
             packet_id,
             received,
             reason: "not JSON".into(),
+            marks: Vec::new(),
             payload,
         });
     }
@@ -32,6 +33,8 @@ pub fn body(number: u64) -> Body {
         measured_ms: None,
         self_identified: false,
         json: false,
+        kind: Kind::default(),
+        marks: Vec::new(),
         payload,
     })
 }

@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use meterferry::agent::backlog::QueueBacklog;
-use meterferry::agent::ingest::{Complaint, Ingest};
+use meterferry::agent::ingest::{self, Ingest};
 use meterferry::clock::Clock;
-use meterferry::config::settings::{Payload, WhenFull};
+use meterferry::config::settings::{Format, Payload, Privacy, WhenFull};
 use meterferry::forwarder::advice::Names;
 use meterferry::forwarder::batch::Allowance;
 use meterferry::forwarder::timestamp::TopicLimits;
 use meterferry::forwarder::transfer::{Parts, Transfer};
 use meterferry::metrics::Metrics;
 use meterferry::queue::{self, Intake, Queue, WriterThread};
-use meterferry::reading::Received;
+use meterferry::reading::{Kind, Received};
 use meterferry::receipt::{Receipt, Ticket};
 use meterferry::shutdown::Shutdown;
 use meterferry::source::redelivery::Window;
@@ -98,16 +98,19 @@ impl Agent {
             Arc::new(move || passing.pass()),
         );
         let Queue { intake, outlet, writer, recovered } = opened.expect("the queue opens by itself");
-        let ingest = Ingest {
+        let ingest = Ingest::new(ingest::Parts {
+            source: SOURCE.into(),
             payload: Payload::Sma,
+            format: Format::Original,
+            privacy: Privacy::default(),
             max_reading_size: 1 << 20,
             max_dead_size: 1 << 20,
             commit_delay: Duration::ZERO,
             window: Window::new(2 * broker::WINDOW, recovered.marks.get(SOURCE).cloned().unwrap_or_default()),
             intake: intake.clone(),
             metrics: Arc::clone(&metrics.sources[SOURCE]),
-            complaint: Complaint::default(),
-        };
+            clock: Clock::new(),
+        });
         let transfer = Transfer::new(Parts {
             agent_id: "pi".into(),
             topics: [(SOURCE.into(), "t".into())].into(),
@@ -136,6 +139,7 @@ impl Agent {
             let Some(message) = broker.deliver() else { break };
             let ticket = Ticket { connection: message.connection, ordinal: message.ordinal };
             let raw = Raw {
+                kind: Kind::Measured,
                 source: SOURCE.into(),
                 topic: "sma".into(),
                 payload: message.payload,

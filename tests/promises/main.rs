@@ -33,6 +33,8 @@ mod never_stuck;
 mod nothing_acknowledged_before_disk;
 mod once;
 mod power_cut;
+mod privacy;
+mod readers;
 mod reload;
 mod repeated_not_lost;
 mod rescue;

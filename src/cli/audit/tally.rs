@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 
 use super::super::consume::record::{Content, Record};
 use super::account::{Account, At, Beginning, Finding, Seen};
-use crate::reading::{CE_TYPE_GAP, CE_TYPE_OURS, CE_TYPE_READING, CE_TYPE_RECEIPT, QueueId};
+use crate::reading::{CE_TYPE_GAP, CE_TYPE_OURS, CE_TYPE_READING, CE_TYPE_RECEIPT, CE_TYPE_STATUS, QueueId};
 
 /// Ranges of sequences kept in memory, over all queues: 40 MB. Queues with few holes need a handful.
 pub(super) const MOST_RANGES: usize = 1_000_000;
@@ -91,7 +91,7 @@ impl Tally {
         }
         let at = At { place, sequence: event.sequence, counts };
         match kind {
-            CE_TYPE_READING => {
+            CE_TYPE_READING | CE_TYPE_STATUS => {
                 let time_ms = record.time().map(|time| time.as_millisecond());
                 let key = record.key.as_deref().unwrap_or_default();
                 let new = account.reading(Seen { at, key, time_ms });

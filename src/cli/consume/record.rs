@@ -6,7 +6,8 @@ use serde::Deserialize;
 use crate::config::settings::Payload;
 use crate::daily::DailyReceipt;
 use crate::decode::{Decoded, decode};
-use crate::reading::{CE_TYPE_GAP, CE_TYPE_OURS, CE_TYPE_READING, CE_TYPE_RECEIPT, QueueId};
+use crate::normalize;
+use crate::reading::{CE_TYPE_GAP, CE_TYPE_OURS, CE_TYPE_READING, CE_TYPE_RECEIPT, CE_TYPE_STATUS, QueueId};
 
 /// A record of Kafka.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,13 +69,17 @@ impl Record {
 
     pub(in crate::cli) fn content(&self) -> Content {
         let value = self.value.as_deref().unwrap_or_default();
-        let reading = |payload: Payload| decode(&payload, "", "", value);
+        let reading = |payload| decode(&payload, "", "", value);
         match self.header("ce_type") {
             Some(CE_TYPE_GAP) => serde_json::from_slice(value).map_or(Content::Other, Content::Gap),
             Some(CE_TYPE_RECEIPT) => serde_json::from_slice(value).map_or(Content::Other, Content::Receipt),
             Some(CE_TYPE_READING) => {
+                if let Some(document) = normalize::read(value) {
+                    return Content::Reading(document);
+                }
                 reading(Payload::Sma).or_else(|_| reading(Payload::Any)).map_or(Content::Other, Content::Reading)
             }
+            Some(CE_TYPE_STATUS) => reading(Payload::Any).map_or(Content::Other, Content::Reading),
             // Of a later release: whatever it is, it is not a reading.
             Some(kind) if kind.starts_with(CE_TYPE_OURS) => Content::Other,
             _ => reading(Payload::Sma).map_or(Content::Other, Content::Reading),

@@ -166,6 +166,7 @@ mod tests {
                 packet_id: None,
                 received: Clock::new().now(),
                 reason: "not JSON".into(),
+                marks: Vec::new(),
                 payload: format!("{number}").into(),
             };
             let mark = Mark::of("", None, "sma", &dead.payload, false);

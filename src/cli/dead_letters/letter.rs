@@ -150,6 +150,7 @@ mod tests {
                 packet_id: Some(4),
                 received: NOW,
                 reason: "not JSON: expected value at line 1, column 1".into(),
+                marks: Vec::new(),
                 payload: payload.to_vec().into(),
             }),
         }

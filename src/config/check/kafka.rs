@@ -26,7 +26,7 @@ pub fn check(mut section: Section, around: Around<'_>, report: &mut Report) -> K
         );
     }
     let delivery = section.choice(report, "delivery", DELIVERY).or(Delivery::ExactlyOnce);
-    let format = section.choice(report, "format", &[("original", Format::Original)]).or(Format::Original);
+    let format = section.choice(report, "format", FORMAT).or(Format::Original);
     let compression = section.choice(report, "compression", COMPRESSION).or(Compression::Zstd);
     let linger = section.duration(report, "linger", Duration::ZERO..=MINUTE, SECOND).or(SECOND);
     let batch_count = section.count(report, "batch_count", 1..=500_000).or(200_000);
@@ -74,6 +74,9 @@ pub fn check(mut section: Section, around: Around<'_>, report: &mut Report) -> K
 /// `kafka.delivery`, as written.
 const DELIVERY: &[(&str, Delivery)] =
     &[(Delivery::ExactlyOnce.word(), Delivery::ExactlyOnce), (Delivery::AtLeastOnce.word(), Delivery::AtLeastOnce)];
+
+/// `kafka.format`, as written.
+pub const FORMAT: &[(&str, Format)] = &[("original", Format::Original), ("normalized", Format::Normalized)];
 
 /// `kafka.compression`, as written.
 pub const COMPRESSION: &[(&str, Compression)] = &[

@@ -9,13 +9,16 @@ use super::raw::{Table, quoted};
 use super::section::{Given, Section, Taken, default_hint};
 use super::settings::{Agent, Settings};
 
-pub use kafka::{COMPRESSION, MECHANISMS};
+pub use kafka::{COMPRESSION, FORMAT, MECHANISMS};
+pub use payload::zone;
+pub use privacy::THIN;
 pub use queue::WHEN_FULL;
 
 mod kafka;
 mod listener;
 mod mqtt;
 mod payload;
+mod privacy;
 mod properties;
 mod queue;
 mod source;
@@ -37,8 +40,9 @@ pub fn check(root: Table, around: Around<'_>, report: &mut Report) -> Settings {
     let queue = queue::check(table(&mut root, report, "queue"), around, report);
     let kafka = kafka::check(table(&mut root, report, "kafka"), around, report);
     let sources = source::check(&mut root, &kafka, &queue, around, report);
+    let privacy = privacy::check(&mut root, kafka.format, around, report);
     root.finish(report, |_| None);
-    Settings { agent, queue, kafka, sources }
+    Settings { agent, queue, kafka, privacy, sources }
 }
 
 /// A table of the root; where it is missing or wrong, all its keys have their defaults.

@@ -22,7 +22,7 @@ pub struct Decoding {
 }
 
 pub fn check(section: &mut Section, around: Around<'_>, report: &mut Report) -> Decoding {
-    let (timezone, zone, zone_at) = zone(section, report);
+    let (timezone, zone, zone_at) = zone_of(section, report);
     let word = payload(section, report);
     let file = files::named(section, report, "mapping_file", around);
     if let (Taken::Value(file), false) = (&file, word.is_absent()) {
@@ -32,6 +32,7 @@ pub fn check(section: &mut Section, around: Around<'_>, report: &mut Report) -> 
             "keep one of them",
         );
     }
+    let wrong = matches!(file, Taken::Wrong) || matches!(word, Taken::Wrong);
     let (payload, mapping_file) = match file {
         Taken::Value(Given { value: (path, content), .. }) => {
             let number = report.file(&path);
@@ -46,7 +47,7 @@ pub fn check(section: &mut Section, around: Around<'_>, report: &mut Report) -> 
             Word::Preset(preset) => (Payload::Mapped(Arc::new(preset.mapping(zone))), None),
         },
     };
-    if let (Some(place), Payload::Sma | Payload::Any) = (zone_at, &payload) {
+    if let (Some(place), false, Payload::Sma | Payload::Any) = (zone_at, wrong, &payload) {
         let message = format!("source.timezone is set, and payload = \"{}\" has no local times", payload.name());
         report.error(place, message, "remove it; what needs it is the payload of another reader, or a mapping_file");
     }
@@ -83,15 +84,11 @@ fn hint<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> String {
 }
 
 /// The zone of local times: as it is written, the zone itself, and where it stands.
-fn zone(section: &mut Section, report: &mut Report) -> (Option<String>, TimeZone, Option<Place>) {
+fn zone_of(section: &mut Section, report: &mut Report) -> (Option<String>, TimeZone, Option<Place>) {
     let taken = section.read(report, "timezone", |value| {
         let must = "must be a time zone of this system".to_owned();
-        let example = "for example timezone = \"Europe/Vienna\"".to_owned();
-        let Value::Text(text) = value else { return Err((must, example)) };
-        match TimeZone::get(text) {
-            Ok(zone) => Ok((text.clone(), zone)),
-            Err(_) => Err((must, zone_hint(text))),
-        }
+        let Value::Text(text) = value else { return Err((must, EXAMPLE.to_owned())) };
+        zone(text).map(|zone| (text.clone(), zone)).map_err(|hint| (must, hint))
     });
     match taken {
         Taken::Value(Given { place, value: (text, zone) }) => (Some(text), zone, Some(place)),
@@ -99,20 +96,23 @@ fn zone(section: &mut Section, report: &mut Report) -> (Option<String>, TimeZone
     }
 }
 
-fn zone_hint(text: &str) -> String {
+const EXAMPLE: &str = "for example timezone = \"Europe/Vienna\"";
+
+/// A zone by its name; else which may have been meant.
+pub fn zone(name: &str) -> Result<TimeZone, String> {
+    if let Ok(zone) = TimeZone::get(name) {
+        return Ok(zone);
+    }
     let names: Vec<_> = jiff::tz::db().available().map(|name| name.to_string()).collect();
     if names.is_empty() {
-        return "this system knows no time zones: install the package tzdata".to_owned();
+        return Err("this system knows no time zones: install the package tzdata".to_owned());
     }
     // Most remember the city.
-    let city = names.iter().find(|name| {
-        name.rsplit('/').next().is_some_and(|city| city.eq_ignore_ascii_case(text.rsplit('/').next().unwrap_or(text)))
-    });
-    let near = || nearest_word(text, names.iter().map(String::as_str));
-    match city.map_or_else(near, |city| format!("did you mean {}?", quoted(city))) {
-        hint if hint.is_empty() => {
-            "for example timezone = \"Europe/Vienna\"; timedatectl list-timezones lists all".to_owned()
-        }
+    let city = |name: &str| name.rsplit('/').next().unwrap_or_default().to_lowercase();
+    let found =
+        names.iter().find(|known| city(known) == city(name)).map(|known| format!("did you mean {}?", quoted(known)));
+    Err(match found.unwrap_or_else(|| nearest_word(name, names.iter().map(String::as_str))) {
+        hint if hint.is_empty() => format!("{EXAMPLE}; timedatectl list-timezones lists all"),
         hint => hint,
-    }
+    })
 }

@@ -10,7 +10,7 @@ use crate::config::problem::{Place, Report};
 use crate::config::raw::{Value, quoted};
 use crate::config::schema;
 use crate::config::section::{Given, Section, Taken, either, nearest_word};
-use crate::config::settings::{Interface, Kafka, Queue, Source};
+use crate::config::settings::{Format, Interface, Kafka, Payload, Queue, Source};
 
 /// Sources of one agent: each has a connection, a channel and a window of its own.
 const MOST: usize = 100;
@@ -24,6 +24,7 @@ pub struct Found {
     pub place: Place,
     name: Option<Place>,
     kafka_topic: Option<Place>,
+    payload: Option<Place>,
     /// Topic filters with their places; each is a legal one.
     pub topics: Vec<Given<String>>,
     /// Its type is what the file says, not a guess.
@@ -47,6 +48,7 @@ pub fn check(root: &mut Section, kafka: &Kafka, queue: &Queue, around: Around<'_
     unique_names(&found, report);
     for source in &found {
         not_the_resume_topic(source, kafka, report);
+        can_be_normalized(source, kafka, report);
     }
     // What a source without a type is like was only guessed.
     let (sure, guessed): (Vec<Found>, Vec<Found>) = found.into_iter().partition(|found| found.sure);
@@ -86,6 +88,7 @@ fn one(mut section: Section, queue: &Queue, around: Around<'_>, report: &mut Rep
     let guess = if section.has("listen") { TYPES[1] } else { TYPES[0] };
     let sure = matches!(kind, Taken::Value(_));
     let kind = kind.or(guess);
+    let payload_at = section.place_of("payload");
     let Decoding { payload, mapping_file, timezone } = payload::check(&mut section, around, report);
     let kafka_topic = section.text(report, "kafka_topic");
     let kafka_topic_at = at(&kafka_topic);
@@ -116,7 +119,7 @@ fn one(mut section: Section, queue: &Queue, around: Around<'_>, report: &mut Rep
     });
     let name = Arc::from(name.unwrap_or_default());
     let source = Source { name, payload, mapping_file, timezone, kafka_topic, interface };
-    Found { source, place, name: name_at, kafka_topic: kafka_topic_at, topics, sure }
+    Found { source, place, name: name_at, kafka_topic: kafka_topic_at, payload: payload_at, topics, sure }
 }
 
 fn at<T>(taken: &Taken<T>) -> Option<Place> {
@@ -180,6 +183,17 @@ fn not_the_resume_topic(found: &Found, kafka: &Kafka, report: &mut Report) {
             place,
             format!("source.kafka_topic is {}: must not be kafka.resume_topic", quoted(topic)),
             "the resume topic stays empty; name another topic",
+        );
+    }
+}
+
+/// Any bytes have no measurements that our document could name.
+fn can_be_normalized(found: &Found, kafka: &Kafka, report: &mut Report) {
+    if let (Payload::Any, Format::Normalized, Some(place)) = (&found.source.payload, kafka.format, found.payload) {
+        report.error(
+            place,
+            "source.payload is \"any\": must name what the device sends with kafka.format = \"normalized\"",
+            "set the payload, or kafka.format = \"original\"",
         );
     }
 }

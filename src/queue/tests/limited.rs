@@ -6,7 +6,7 @@ use std::ops::Range;
 use proptest::prelude::*;
 
 use super::*;
-use crate::reading::{Fingerprint, Mark, Received};
+use crate::reading::{Fingerprint, Kind, Mark, Received};
 use crate::simulate::adapter::{self, Adapter};
 
 /// A year of documents, one a second, has to fit into this.
@@ -56,6 +56,8 @@ impl Meters {
                 measured_ms: Some(1_782_000_000_000 + second as i64 * 1000),
                 self_identified: true,
                 json: true,
+                kind: Kind::default(),
+                marks: Vec::new(),
                 payload: Bytes::from(adapter.document()),
             }));
         }
@@ -71,7 +73,7 @@ fn put(queue: &Queue, bodies: Vec<Body>) -> usize {
         let count = bodies.len();
         for (ordinal, body) in bodies.into_iter().enumerate() {
             let receipt = Receipt::new(counter.clone(), Ticket { connection: 1, ordinal: ordinal as u64 });
-            let (_, mark): (_, Mark) = open::mark_of(&body).expect("a mark");
+            let mark: Mark = body.marks().1[0];
             queue.intake.append(body, mark, receipt, SOON).await.expect("the queue takes it");
         }
         for received in 0..count {
@@ -266,6 +268,8 @@ fn noisy(device: u64, second: u64) -> Body {
         measured_ms: None,
         self_identified: true,
         json: true,
+        kind: Kind::default(),
+        marks: Vec::new(),
         payload: Bytes::from(format!("{{\"1-0:1.8.0\":{{\"value\":{second}}},\"noise\":{noise}}}")),
     })
 }
