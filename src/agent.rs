@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::notify::Notifier;
 use crate::queue::{self, Intake, OpenError, Outlet, Queue, QueueError, Recovered, WriterThread};
 use crate::shutdown::Shutdown;
+use crate::source::modbus::ModbusSource;
 use crate::source::mqtt::MqttSource;
 use crate::source::mqtt_listener::{self, BindError, ListenerSource};
 use crate::source::redelivery::Window;
@@ -213,6 +214,8 @@ impl Agent {
             let capacity = match &source.interface {
                 Interface::Mqtt(mqtt) => mqtt.max_unacknowledged,
                 Interface::MqttListener(listener) => listener.max_unacknowledged * listener.max_clients,
+                // The next is asked for when this one is durable.
+                Interface::Modbus(_) => 1,
             };
             let (raws, received) = mpsc::channel(capacity);
             let marks = recovered.marks.get(&*source.name).cloned().unwrap_or_default();
@@ -227,6 +230,8 @@ impl Agent {
                 commit_delay: match &source.interface {
                     Interface::Mqtt(_) => self.settings.queue.commit_delay,
                     Interface::MqttListener(listener) => listener.commit_delay.min(self.settings.queue.commit_delay),
+                    // A commit must not cost a poll.
+                    Interface::Modbus(modbus) => self.settings.queue.commit_delay.min(modbus.interval / 2),
                 },
                 window: Window::new(window(&self.settings, &source), marks),
                 intake: intake.clone(),
@@ -241,6 +246,7 @@ impl Agent {
                     self.start_mqtt(&source, mqtt, raws, metrics, previous, intake, &recovered.agent_id).await?;
                 }
                 Interface::MqttListener(listener) => self.start_listener(&source, listener, raws, metrics).await?,
+                Interface::Modbus(modbus) => self.start_modbus(&source, modbus, raws, metrics),
             }
         }
         Ok(())
@@ -332,6 +338,21 @@ impl Agent {
             Ok(())
         });
         Ok(())
+    }
+
+    fn start_modbus(
+        &mut self,
+        source: &Source,
+        settings: crate::config::settings::Modbus,
+        raws: mpsc::Sender<crate::source::Raw>,
+        metrics: Arc<crate::metrics::SourceMetrics>,
+    ) {
+        let modbus = ModbusSource { name: Arc::clone(&source.name), settings, metrics, raws, clock: self.clock };
+        let shutdown = self.shutdown.clone();
+        self.spawn_stage(format!("source {}", source.name), "source", async move {
+            modbus.run(shutdown).await;
+            Ok(())
+        });
     }
 
     fn spawn(&mut self, name: String, task: impl Future<Output = Result<(), AgentError>> + Send + 'static) {
@@ -546,6 +567,8 @@ fn window(settings: &Settings, source: &Source) -> usize {
         Interface::MqttListener(listener) => {
             one.min(ADAPTER_WINDOW.max(listener.max_unacknowledged)) * listener.max_clients
         }
+        // Nothing is sent a second time.
+        Interface::Modbus(_) => 0,
     }
 }
 

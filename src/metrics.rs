@@ -64,6 +64,14 @@ pub struct SourceMetrics {
     pub disconnects: Count,
     /// Messages that the broker says it dropped for all its clients, as far as it tells.
     pub broker_dropped: Count,
+    /// Polls of a device that gave no reading.
+    pub failed_polls: Count,
+    /// Polls that were due while another one was not over, or could not be made.
+    pub skipped: Count,
+    /// Counters of a device that turned over or went back.
+    pub fallen: Count,
+    /// Values of a device that no meter can have measured, left out or kept with a flag.
+    pub absurd: Count,
     pub connected: Flag,
 }
 

@@ -28,6 +28,7 @@ mod configuration;
 mod folder;
 mod kafka;
 mod listener;
+mod modbus;
 mod place;
 mod print;
 mod reach;
@@ -219,6 +220,7 @@ fn begin_sources(
         let (name, source) = (source.name.to_string(), source.clone());
         let task = match source.interface.clone() {
             Interface::Mqtt(mqtt) => tokio::spawn(async move { broker::look(&source, &mqtt, wait, now_s).await }),
+            Interface::Modbus(modbus) => tokio::spawn(async move { modbus::look(&source, &modbus).await }),
             Interface::MqttListener(settings_of) => {
                 let (account, before, folder) = (account.clone(), live.cloned(), settings.queue.path.clone());
                 let name = name.clone();

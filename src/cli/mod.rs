@@ -37,6 +37,9 @@ mod terminal;
 pub mod units;
 pub mod version;
 
+/// The command line is wrong, as clap ends.
+pub const EX_USAGE: u8 = 2;
+
 /// The configuration is wrong (sysexits.h, `EX_CONFIG`).
 pub const EX_CONFIG: u8 = 78;
 

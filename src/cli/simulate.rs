@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Global, signals, terminal};
+use super::{EX_USAGE, Global, signals, terminal};
 use crate::config;
 use crate::config::settings::Login;
 use crate::shutdown::Shutdown;
@@ -20,8 +20,31 @@ use crate::simulate::reader::Reader;
 
 mod reader;
 
+mod modbus;
+
 /// Documents of one adapter on their way at one time.
 const WINDOW: usize = 100;
+
+/// The same of an adapter that speaks to the agent itself: one like it has few.
+const DIRECT_WINDOW: usize = 10;
+
+/// What the adapter speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Interface {
+    /// MQTT, to a broker
+    Mqtt,
+    /// MQTT, to the agent's own listener (a source of type mqtt-listener)
+    MqttDirect,
+    /// Modbus TCP: a SunSpec meter that waits to be asked
+    Modbus,
+}
+
+impl Interface {
+    /// Who takes what is published.
+    fn taker(self) -> &'static str {
+        if self == Self::MqttDirect { "agent" } else { "broker" }
+    }
+}
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,12 +53,18 @@ Examples:
   meterferry simulate --interval 0 --count 10000  ten thousand, as fast as the broker takes them
   meterferry simulate --print --count 3           look at the documents
   meterferry simulate --reader tasmota-sml        an optical head with Tasmota at the same meter
+  meterferry simulate --interface mqtt-direct     the same adapter, connected to the agent's own listener
+  meterferry simulate --interface modbus          a SunSpec meter at 127.0.0.1:1502, for a source of type modbus
+  meterferry simulate --interface modbus --fault exception:6 --fault-every 5
+                                                  one that is busy at every fifth reading
   meterferry simulate --start 2026-06-21T00:00:00Z --interval 0 --count 86400
                                                   a whole summer's day, the same each time
 
-Published is what the broker has acknowledged. Like the real adapter, a simulated one measures on
+Published is what the broker (or with mqtt-direct the agent) has acknowledged. Like the real adapter, a simulated one measures on
 while no broker listens, and what it measured then is gone; with --start it waits instead. Two
-simulators at the same broker need two seeds: the client ids are made from them too.
+simulators at the same broker need two seeds: the client ids are made from them too. A Modbus meter
+answers who asks; its options are below the heading Modbus, and of the others --devices, --count,
+--seed and --start are its too.
 
 Exit codes:
   0  all that was sent is acknowledged
@@ -46,6 +75,10 @@ Exit codes:
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
+    /// What the adapter speaks
+    #[arg(long, value_enum, default_value_t = Interface::Mqtt)]
+    interface: Interface,
+
     /// The MQTT broker's name or address (or that of the agent's own listener)
     #[arg(long, value_name = "NAME", default_value = "localhost")]
     host: String,
@@ -97,6 +130,9 @@ pub struct Args {
     /// Print the documents instead of publishing them
     #[arg(long, conflicts_with_all = ["user", "password_file"])]
     print: bool,
+
+    #[command(flatten)]
+    modbus: modbus::Args,
 }
 
 /// A topic to publish to (MQTT 3.1.1, 4.7.1 and 4.7.3).
@@ -124,8 +160,23 @@ fn interval(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// What does not go together.
+fn contradiction(args: &Args) -> Option<String> {
+    let of_modbus = args.modbus.given().filter(|_| args.interface != Interface::Modbus);
+    if let Some(option) = of_modbus {
+        return Some(format!("{option} belongs to --interface modbus"));
+    }
+    let of_mqtt = [("--user", args.user.is_some()), ("--print", args.print)];
+    let given = of_mqtt.into_iter().find(|(_, given)| *given && args.interface == Interface::Modbus);
+    given.map(|(option, _)| format!("{option} belongs to --interface mqtt and mqtt-direct"))
+}
+
 pub fn run(args: Args, global: &Global) -> ExitCode {
     terminal::colours(global.color).write_global();
+    if let Some(message) = contradiction(&args) {
+        terminal::fail(message);
+        return ExitCode::from(EX_USAGE);
+    }
     match start(args) {
         Ok(code) => code,
         Err(message) => {
@@ -142,12 +193,17 @@ fn start(args: Args) -> Result<ExitCode, String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
+    if args.interface == Interface::Modbus {
+        let serving = args.modbus.run(args.devices, args.count, args.seed, args.start, &shutdown);
+        return runtime.block_on(serving);
+    }
     if args.print {
         return match runtime.block_on(print(&args, &shutdown)) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("cannot print: {error}")),
             _ => Ok(ExitCode::SUCCESS),
         };
     }
+    let interface = args.interface;
     let options = Options {
         host: args.host,
         port: args.port,
@@ -160,9 +216,9 @@ fn start(args: Args) -> Result<ExitCode, String> {
         acknowledged: args.qos == 1,
         seed: args.seed,
         start_ms: args.start.map(Timestamp::as_millisecond),
-        window: WINDOW,
+        window: if interface == Interface::MqttDirect { DIRECT_WINDOW } else { WINDOW },
     };
-    Ok(runtime.block_on(publish(options, &shutdown)))
+    Ok(runtime.block_on(publish(options, interface, &shutdown)))
 }
 
 fn login(args: &Args) -> Result<Option<Login>, String> {
@@ -203,8 +259,8 @@ async fn print(args: &Args, shutdown: &Shutdown) -> io::Result<()> {
 }
 
 /// Publishes, with one line that says how far it is.
-async fn publish(options: Options, shutdown: &Shutdown) -> ExitCode {
-    let screen = Arc::new(Screen::new(&options));
+async fn publish(options: Options, interface: Interface, shutdown: &Shutdown) -> ExitCode {
+    let screen = Arc::new(Screen::new(&options, interface));
     let observer = {
         let screen = Arc::clone(&screen);
         Arc::new(move |event: Event<'_>| screen.show(&event))
@@ -237,14 +293,14 @@ struct Screen {
 }
 
 impl Screen {
-    fn new(options: &Options) -> Self {
+    fn new(options: &Options, interface: Interface) -> Self {
         let target =
             if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let style =
             ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
         let screen = Self {
             bar: ProgressBar::with_draw_target(None, target).with_style(style),
-            broker: config::show_address(&options.host, options.port),
+            broker: format!("{} {}", interface.taker(), config::show_address(&options.host, options.port)),
             topic: options.reader.map_or_else(|| options.topic.clone(), |_| "its own topics".to_owned()),
             devices: options.devices,
             count: options.count.map(|count| count.saturating_mul(u64::from(options.devices))),

@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use super::check::{COMPRESSION, FORMAT, MECHANISMS, THIN, WHEN_FULL};
-use super::settings::{Interface, Kafka, Login, Mqtt, MqttListener, Privacy, Queue, Settings, Source, Tls};
+use super::check::{COMPRESSION, FORMAT, FUNCTIONS, MECHANISMS, ORDERS, THIN, TYPES, WHEN_FULL};
+use super::settings::{Interface, Kafka, Login, Modbus, Mqtt, MqttListener, Privacy, Queue, Settings, Source, Tls};
 use super::units::{show_duration, show_size};
 
 /// What stands where a secret's file was named.
@@ -99,11 +99,14 @@ fn source(lines: &mut Lines, source: &Source) {
     lines.table("[[source]]");
     lines.text("name", &source.name);
     let (kind, topics) = match &source.interface {
-        Interface::Mqtt(mqtt) => ("mqtt", &mqtt.topics),
-        Interface::MqttListener(listener) => ("mqtt-listener", &listener.topics),
+        Interface::Mqtt(mqtt) => ("mqtt", &mqtt.topics[..]),
+        Interface::MqttListener(listener) => ("mqtt-listener", &listener.topics[..]),
+        Interface::Modbus(_) => ("modbus", &[][..]),
     };
     lines.text("type", kind);
-    lines.list("topics", topics);
+    if !topics.is_empty() {
+        lines.list("topics", topics);
+    }
     match &source.mapping_file {
         Some(file) => lines.path("mapping_file", Some(file)),
         None => lines.text("payload", source.payload.name()),
@@ -113,6 +116,10 @@ fn source(lines: &mut Lines, source: &Source) {
     let tls = match &source.interface {
         Interface::Mqtt(mqtt) => self::mqtt(lines, mqtt),
         Interface::MqttListener(listener) => self::listener(lines, listener),
+        Interface::Modbus(modbus) => {
+            self::modbus(lines, modbus);
+            None
+        }
     };
     if let Some(tls) = tls {
         self::tls(lines, "[source.tls]", tls);
@@ -151,6 +158,28 @@ fn listener<'s>(lines: &mut Lines, listener: &'s MqttListener) -> Option<&'s Tls
     lines.text("idle_timeout", show_duration(listener.idle_timeout));
     lines.text("commit_delay", show_duration(listener.commit_delay));
     listener.tls.as_ref()
+}
+
+fn modbus(lines: &mut Lines, modbus: &Modbus) {
+    lines.text("host", &modbus.host);
+    lines.plain("port", modbus.port);
+    lines.plain("unit", modbus.unit);
+    lines.text("interval", show_duration(modbus.interval));
+    lines.text("timeout", show_duration(modbus.timeout));
+    lines.text("reconnect_max_delay", show_duration(modbus.reconnect_max_delay));
+    lines.text_if("device", modbus.device.as_deref());
+    if let Some(base) = modbus.base {
+        lines.plain("base", base);
+    }
+    for register in &modbus.registers {
+        lines.table("[[source.registers]]");
+        lines.plain("address", register.address);
+        lines.text("function", word(FUNCTIONS, register.function));
+        lines.text("type", word(TYPES, register.kind));
+        lines.text("word_order", word(ORDERS, register.order));
+        lines.text("factor", register.factor.to_string());
+        lines.text("code", register.code.to_string());
+    }
 }
 
 fn tls(lines: &mut Lines, header: &str, tls: &Tls) {

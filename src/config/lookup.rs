@@ -168,7 +168,7 @@ mod tests {
         let environment = Environment::of(folder.path(), variables);
         let password = || match &loaded(None, &environment).settings.sources[0].interface {
             Interface::Mqtt(mqtt) => mqtt.login.clone().expect("a login").password.0,
-            Interface::MqttListener(_) => panic!("not a listener"),
+            _ => panic!("not a broker"),
         };
         assert_eq!(password(), "beside");
         write(folder.path(), &[("credentials/secret", " a b \r\n")]);

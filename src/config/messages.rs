@@ -342,6 +342,39 @@ fn source_mqtt_listener() {
     );
 }
 
+/// Every key of a Modbus source has its limits, and says so.
+#[test]
+fn source_modbus() {
+    let registers = |lines: &str| format!("[[source.registers]]\n{lines}");
+    let cases = [
+        "".to_owned(),
+        "host = \"meter.lan:502\"".to_owned(),
+        "port = 0".to_owned(),
+        "unit = 256".to_owned(),
+        "interval = \"500ms\"".to_owned(),
+        "timeout = 3".to_owned(),
+        "timeout = \"1h\"".to_owned(),
+        "reconnect_max_delay = \"2d\"".to_owned(),
+        "device = \"\"".to_owned(),
+        "base = 65534".to_owned(),
+        "payload = \"any\"".to_owned(),
+        "topics = [\"sma\"]".to_owned(),
+        "listen = \"127.0.0.1:502\"".to_owned(),
+        "registers = 5".to_owned(),
+        registers(""),
+        registers(
+            "address = 65536\ntype = \"u8\"\ncode = \"1.8\"\nfunction = \"coil\"\nword_order = \"little\"\nfactor = 0",
+        ),
+        registers("address = 65535\ntype = \"f32\"\ncode = \"energy\"\nfactor = \"0,1\"\nunit = \"Wh\""),
+        registers(
+            "address = 0\ntype = \"u32\"\ncode = \"1-0:1.8.0\"\nfactor = 0.1\n[[source.registers]]\naddress = 2\ntype = \"u32\"\ncode = \"1-0:1.8.0*255\"",
+        ),
+        format!("base = 40000\n{}", registers("address = 0\ntype = \"u32\"\ncode = \"1-0:1.8.0\"")),
+    ];
+    let cases: Vec<&str> = cases.iter().map(String::as_str).collect();
+    shows("source_modbus", &source_keys("modbus", &cases));
+}
+
 /// Promise 3: two sources that would store a message twice are refused.
 #[test]
 fn sources_together() {

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use super::settings::DEVICE;
+
 /// An agent's id: 1 to 63 letters, digits, `-` and `_`. No dot: `meterferry.<agent id>.` is an ACL prefix and must mean
 /// one agent.
 pub fn agent_id(id: &str) -> Result<(), String> {
@@ -30,6 +32,15 @@ pub fn kafka_topic(name: &str) -> Result<(), String> {
         return Err("must not be a topic of Kafka's own".to_owned());
     }
     Ok(())
+}
+
+/// A source's topic: a topic in which `{device}` may stand once for the device's name.
+pub fn source_topic(name: &str) -> Result<(), String> {
+    let plain = name.replacen(DEVICE, "x", 1);
+    if plain.contains(['{', '}']) {
+        return Err("may hold {device} and {source}, each once, and no other braces".to_owned());
+    }
+    kafka_topic(&plain)
 }
 
 /// A host name or address; IPv6 with or without brackets, given back without.

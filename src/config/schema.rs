@@ -93,6 +93,26 @@ pub const MQTT_LISTENER: &[&str] = &[
     "tls",
 ];
 
+/// Keys of `[[source]]` with `type = "modbus"`.
+pub const MODBUS: &[&str] = &[
+    "name",
+    "type",
+    "payload",
+    "kafka_topic",
+    "host",
+    "port",
+    "unit",
+    "interval",
+    "timeout",
+    "reconnect_max_delay",
+    "device",
+    "base",
+    "registers",
+];
+
+/// The types of `[[source]]`, each with its keys.
+pub const SOURCES: [(&str, &[&str]); 3] = [("mqtt", MQTT), ("mqtt-listener", MQTT_LISTENER), ("modbus", MODBUS)];
+
 /// Keys of `[source.tls]` with `type = "mqtt"`.
 pub const MQTT_TLS: &[&str] = &["ca_file", "certificate_file", "key_file"];
 
@@ -127,6 +147,8 @@ const CONSTANT: &[&str] = &["code", "name", "value"];
 
 const USERS: &[&str] = &["username", "password_file"];
 
+const REGISTERS: &[&str] = &["address", "function", "type", "word_order", "factor", "code"];
+
 /// The keys of a table. `[kafka.properties]` has none of ours; those of `[[source]]` follow from its type.
 pub fn keys(path: &str) -> &'static [&'static str] {
     match path {
@@ -143,6 +165,7 @@ pub fn keys(path: &str) -> &'static [&'static str] {
         "time" => TIME,
         "field" => FIELD,
         "constant" => CONSTANT,
+        "source.registers" => REGISTERS,
         _ => &[],
     }
 }
@@ -151,7 +174,7 @@ pub fn keys(path: &str) -> &'static [&'static str] {
 pub fn owner(key: &str) -> Option<&'static str> {
     let tables = ["agent", "queue", "kafka", "privacy", "kafka.tls", "kafka.sasl"];
     let mut owners: Vec<_> = tables.into_iter().filter(|path| keys(path).contains(&key)).collect();
-    if MQTT.contains(&key) || MQTT_LISTENER.contains(&key) {
+    if SOURCES.iter().any(|(_, keys)| keys.contains(&key)) {
         owners.push("source");
     }
     match owners[..] {

@@ -110,7 +110,11 @@ impl Section {
         match read(&item.value) {
             Ok(value) => Taken::Value(Given { place: item.place, value }),
             Err((what, hint)) => {
-                let hint = if hint.is_empty() { default_hint(key) } else { hint };
+                let hint = match hint.is_empty() {
+                    true if self.path == "source.registers" && key == "type" => "for example type = \"u32\"".to_owned(),
+                    true => default_hint(key),
+                    false => hint,
+                };
                 report.error(item.place, format!("{} is {}: {what}", self.path_of(key), item.value.shown()), hint);
                 Taken::Wrong
             }
@@ -357,7 +361,7 @@ fn unknown(key: &str, path: &str, keys: &[&str]) -> (String, String) {
 /// A table's header as the file writes it.
 fn header(path: &str) -> String {
     match path {
-        "source" | "source.users" | "field" | "constant" => format!("[[{path}]]"),
+        "source" | "source.users" | "source.registers" | "field" | "constant" => format!("[[{path}]]"),
         "mapping" => "a mapping".to_owned(),
         _ => format!("[{path}]"),
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::names::show_address;
 use crate::decode::mapping::Mapping;
 use crate::obis::Obis;
+use crate::source::scaled::Scaled;
 
 /// All that the agent is configured with.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,19 +21,27 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Every topic that readings go to: the usual one first.
+    /// Every topic that readings go to, as far as it does not depend on the device: the usual one first.
     pub fn kafka_topics(&self) -> Vec<&str> {
         let mut topics: Vec<&str> = Vec::new();
-        if self.sources.is_empty() || self.sources.iter().any(|source| source.kafka_topic.is_none()) {
+        if self.sources.is_empty()
+            || self.sources.iter().any(|source| source.kafka_topic.as_deref().is_none_or(is_of_device))
+        {
             topics.push(&self.kafka.topic);
         }
-        for own in self.sources.iter().filter_map(|source| source.kafka_topic.as_deref()) {
+        for own in
+            self.sources.iter().filter_map(|source| source.kafka_topic.as_deref()).filter(|topic| !is_of_device(topic))
+        {
             if !topics.contains(&own) {
                 topics.push(own);
             }
         }
         topics
     }
+}
+
+fn is_of_device(topic: &str) -> bool {
+    topic.contains(DEVICE)
 }
 
 /// `[agent]`
@@ -236,6 +245,9 @@ pub struct Login {
     pub password: Secret,
 }
 
+/// Stands for the device's name in a source's `kafka_topic`.
+pub const DEVICE: &str = "{device}";
+
 /// `[[source]]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Source {
@@ -246,7 +258,7 @@ pub struct Source {
     pub mapping_file: Option<PathBuf>,
     /// The zone of local times as it is written; none: the system's.
     pub timezone: Option<String>,
-    /// None: `kafka.topic`.
+    /// None: `kafka.topic`. May hold [`DEVICE`].
     pub kafka_topic: Option<String>,
     pub interface: Interface,
 }
@@ -285,6 +297,15 @@ impl fmt::Display for Source {
             Interface::MqttListener(listener) => {
                 write!(f, "{} (mqtt-listener {} {})", self.name, listener.listen, listener.topics.join(" "))
             }
+            Interface::Modbus(modbus) => {
+                let address = show_address(&modbus.host, modbus.port);
+                let what = match modbus.registers.len() {
+                    0 => "SunSpec".to_owned(),
+                    1 => "1 register".to_owned(),
+                    count => format!("{count} registers"),
+                };
+                write!(f, "{} (modbus {address} unit {} {what})", self.name, modbus.unit)
+            }
         }
     }
 }
@@ -293,6 +314,7 @@ impl fmt::Display for Source {
 pub enum Interface {
     Mqtt(Mqtt),
     MqttListener(MqttListener),
+    Modbus(Modbus),
 }
 
 /// `type = "mqtt"`
@@ -344,4 +366,69 @@ pub struct MqttListener {
     pub idle_timeout: Duration,
     /// The longest a reading of this source waits for its commit; at most 250 ms. Default 250 ms.
     pub commit_delay: Duration,
+}
+
+/// `type = "modbus"`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Modbus {
+    /// Name or address, IPv6 without brackets. Default `localhost`.
+    pub host: String,
+    /// Default 502.
+    pub port: u16,
+    /// Default 1; 0 to 255.
+    pub unit: u8,
+    /// From poll to poll. Default 5 s; 1 s to 1 day.
+    pub interval: Duration,
+    /// Of a connection, and of each answer. Default 3 s.
+    pub timeout: Duration,
+    /// Cap of the delay before a failed poll is tried again. Default 1 min.
+    pub reconnect_max_delay: Duration,
+    /// The key in Kafka. None: the meter's serial number, else the source's name.
+    pub device: Option<String>,
+    /// The register of the SunSpec marker. None: it is looked for.
+    pub base: Option<u16>,
+    /// What is read of a device without SunSpec; empty: SunSpec.
+    pub registers: Vec<Register>,
+}
+
+/// `[[source.registers]]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Register {
+    /// Of the first word, counted from 0.
+    pub address: u16,
+    pub function: Function,
+    pub kind: RegisterType,
+    pub order: WordOrder,
+    pub factor: Scaled,
+    /// No two of one source are equal.
+    pub code: Obis,
+}
+
+/// `source.registers.function`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Function {
+    /// Function code 3.
+    Holding,
+    /// Function code 4.
+    Input,
+}
+
+/// `source.registers.type`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RegisterType {
+    U16,
+    I16,
+    U32,
+    I32,
+    U64,
+    I64,
+    F32,
+    F64,
+}
+
+/// `source.registers.word_order`: of values of several registers. The bytes of each are high first, always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WordOrder {
+    HighFirst,
+    LowFirst,
 }

@@ -88,6 +88,8 @@ fn examples_are_right() {
             "confluent-cloud.toml",
             "event-hubs.toml",
             "listener.toml",
+            "modbus-registers.toml",
+            "modbus-sunspec.toml",
             "msk.toml",
             "other-readers.toml",
             "own-mapping.toml",
@@ -132,6 +134,9 @@ fn keys(table: &toml::Table) -> BTreeSet<String> {
         let users = source.get("users").and_then(|users| users.as_array()).into_iter().flatten();
         let users = users.filter_map(|user| user.as_table()).flat_map(toml::Table::keys);
         found.extend(users.map(|key| format!("{kind}.users.{key}")));
+        let registers = source.get("registers").and_then(|registers| registers.as_array()).into_iter().flatten();
+        let registers = registers.filter_map(|register| register.as_table()).flat_map(toml::Table::keys);
+        found.extend(registers.map(|key| format!("{kind}.registers.{key}")));
     }
     found
 }
@@ -147,6 +152,8 @@ fn known() -> BTreeSet<String> {
         ("mqtt-listener", schema::MQTT_LISTENER),
         ("mqtt-listener.tls", schema::MQTT_LISTENER_TLS),
         ("mqtt-listener.users", schema::keys("source.users")),
+        ("modbus", schema::MODBUS),
+        ("modbus.registers", schema::keys("source.registers")),
     ] {
         known.extend(keys.iter().map(|key| format!("{path}.{key}")));
     }
@@ -159,7 +166,7 @@ fn every_key_is_in_it() {
     let table: toml::Table = uncommented().parse().expect("the shipped file is TOML with every key set");
     assert_eq!(keys(&table), known());
     let (_folder, loaded) = loaded(&all_set());
-    assert_eq!(loaded.settings.sources.len(), 4);
+    assert_eq!(loaded.settings.sources.len(), 6);
 }
 
 /// Lines of a dump, with the table that they stand in; sources by their type.
@@ -181,8 +188,9 @@ fn lines(dump: &str) -> BTreeSet<(String, String)> {
 /// What the file shows as a default is what the code does without the key.
 #[test]
 fn defaults_are_as_documented() {
-    let listener =
-        "[[source]]\nname = \"sma\"\ntype = \"mqtt\"\n[[source]]\nname = \"adapters\"\ntype = \"mqtt-listener\"\n";
+    let listener = "[[source]]\nname = \"sma\"\ntype = \"mqtt\"\n[[source]]\nname = \"adapters\"\ntype = \"mqtt-listener\"\n\
+                    [[source]]\nname = \"inverter\"\ntype = \"modbus\"\n[[source.registers]]\naddress = 0\ntype = \"u32\"\n\
+                    code = \"1-0:1.8.0\"\n";
     let (_folder, default) = loaded(listener);
     let (_folder, set) = loaded(&all_set());
     let (default, set) = (lines(&dump(&default.settings)), lines(&dump(&set.settings)));

@@ -1,6 +1,6 @@
 //! Kafka as the forwarder's loop sees it: the steps of the protocol, each of which may fail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -38,6 +38,9 @@ pub trait Cluster: Send {
     /// Connects as `group`, which is also the transactional id, and sees to it that every topic is there. Opens no
     /// transaction and fences nobody.
     fn connect(&mut self, group: &str) -> Result<Box<dyn Session>, Failure>;
+
+    /// From the next connection on there are these topics too.
+    fn learn(&mut self, topics: &BTreeSet<Arc<str>>);
 }
 
 /// One producer's life. After a failed call it is only dropped.

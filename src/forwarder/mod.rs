@@ -4,7 +4,7 @@
 //! library. In the order of a reading's way:
 //!
 //! - [`supply`]: short reads from the queue; dead letters put away, holes named.
-//! - [`record`], [`timestamp`]: what a record says and when. Pure.
+//! - [`record`], [`topic`], [`timestamp`]: what a record says, where and when. Pure.
 //! - [`batch`]: how much one transaction may carry. Pure.
 //! - [`transfer`]: the loop. It connects, settles where to go on ([`resume`], pure), and carries one transaction after the
 //!   other; a failed call ends the session, and [`outcome`] (pure) says what is done about it.
@@ -33,6 +33,7 @@ pub mod record;
 pub mod resume;
 pub mod supply;
 pub mod timestamp;
+pub mod topic;
 pub mod transfer;
 pub mod trouble;
 

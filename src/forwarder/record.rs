@@ -3,7 +3,7 @@
 //! The value is the payload, unchanged, or a small JSON document that explains missing sequences; what else there is to
 //! say stands in the headers. <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md>
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -18,8 +18,11 @@ use serde::Serialize;
 use crate::clock;
 use crate::daily::DailyReceipt;
 use crate::forwarder::timestamp;
+use crate::forwarder::topic::{self, Destination};
 use crate::normalize;
-use crate::reading::{CE_TYPE_GAP, CE_TYPE_READING, CE_TYPE_RECEIPT, CE_TYPE_STATUS, Kind, QueueId, Reading, Received};
+use crate::reading::{
+    Body, CE_TYPE_GAP, CE_TYPE_READING, CE_TYPE_RECEIPT, CE_TYPE_STATUS, Entry, Kind, QueueId, Reading, Received,
+};
 
 /// What stays as it is in a path segment of a URI reference (RFC 3986, unreserved).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -124,7 +127,9 @@ pub struct Recorder {
     agent_source: Arc<str>,
     default_topic: Arc<str>,
     /// Topic and `ce_source` of each source.
-    sources: BTreeMap<Arc<str>, (Arc<str>, Arc<str>)>,
+    sources: BTreeMap<Arc<str>, (Destination, Arc<str>)>,
+    /// Topics of devices that are known to be there.
+    known: BTreeSet<Arc<str>>,
 }
 
 impl Recorder {
@@ -136,12 +141,35 @@ impl Recorder {
             agent_source: format!("/{}", segment(agent_id)).into(),
             default_topic: default_topic.into(),
             sources: BTreeMap::new(),
+            known: BTreeSet::new(),
         };
         for (source, topic) in topics {
             let path = recorder.path(source);
-            recorder.sources.insert(Arc::clone(source), (topic.as_str().into(), path));
+            recorder.sources.insert(Arc::clone(source), (Destination::of(topic), path));
         }
         recorder
+    }
+
+    /// The topics of devices among `entries` that are not known yet; none beyond the [`topic::MOST`] that there may be.
+    pub fn strange_topics<'e>(&self, entries: impl Iterator<Item = &'e Entry>) -> BTreeSet<Arc<str>> {
+        if self.sources.values().all(|(destination, _)| matches!(destination, Destination::Topic(_))) {
+            return BTreeSet::new();
+        }
+        let of_device = |entry: &'e Entry| match &entry.body {
+            Body::Reading(reading) => match self.sources.get(&reading.source) {
+                Some((destination @ Destination::ByDevice(_), _)) => Some(destination.topic(&reading.device)),
+                _ => None,
+            },
+            _ => None,
+        };
+        let room = topic::MOST.saturating_sub(self.known.len());
+        let strange: BTreeSet<_> = entries.filter_map(of_device).filter(|topic| !self.known.contains(topic)).collect();
+        strange.into_iter().take(room).collect()
+    }
+
+    /// From now on these topics are there.
+    pub fn know(&mut self, topics: &BTreeSet<Arc<str>>) {
+        self.known.extend(topics.iter().cloned());
     }
 
     fn path(&self, source: &str) -> Arc<str> {
@@ -151,7 +179,11 @@ impl Recorder {
     /// Of the reading at `sequence`; its timestamp is when it was measured, as far as can be believed.
     pub fn reading(&self, sequence: u64, reading: Reading, now: &Received) -> Record {
         let (topic, source) = match self.sources.get(&reading.source) {
-            Some((topic, source)) => (Arc::clone(topic), Arc::clone(source)),
+            Some((Destination::Topic(topic), source)) => (Arc::clone(topic), Arc::clone(source)),
+            Some((destination, source)) => {
+                let topic = self.known.get(&destination.topic(&reading.device)).unwrap_or(&self.default_topic);
+                (Arc::clone(topic), Arc::clone(source))
+            }
             None => (Arc::clone(&self.default_topic), self.path(&reading.source)),
         };
         let received_ms = clock::corrected_ms(&reading.received, now);

@@ -269,6 +269,15 @@ impl Transfer {
             self.session = Some(session);
             return Ok(Next::Pause(RETRY_BASE));
         };
+        let strange = self.recorder.strange_topics(chunk.entries.iter());
+        if !strange.is_empty() {
+            // The next connection sees to it that they are there, and asks for their limits.
+            info!(topics = ?strange, "devices with topics of their own");
+            self.parts.cluster.learn(&strange);
+            self.recorder.know(&strange);
+            self.limits_due_ms = 0;
+            return Ok(Next::Again);
+        }
         let now = (self.parts.now)();
         self.supply.put_away(self.parts.backlog.as_mut(), &chunk, &now, self.parts.heartbeat.as_ref())?;
         let (mut tally, opened) = (Tally::default(), Instant::now());
@@ -386,7 +395,7 @@ impl Transfer {
                 break;
             }
             match (self.supply.read(self.parts.backlog.as_mut(), end, left)?, self.stamping_time(&stamps)) {
-                (Some(chunk), Some(now)) if !self.supply.wants_disk(&chunk) => {
+                (Some(chunk), Some(now)) if !self.supply.wants_disk(&chunk) && !self.has_strange_topics(&chunk) => {
                     end = chunk.end();
                     self.hand_over(session, chunk, &now, &mut stamps, tally)?;
                 }
@@ -402,6 +411,10 @@ impl Transfer {
         session.commit(&ResumePoint { queue_id: self.parts.backlog.queue_id(), next: end, fingerprint })?;
         self.committed(end, tally, opened.elapsed())?;
         Ok(())
+    }
+
+    fn has_strange_topics(&self, chunk: &Chunk) -> bool {
+        !self.recorder.strange_topics(chunk.entries.iter()).is_empty()
     }
 
     fn hand_over(

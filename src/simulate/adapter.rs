@@ -25,16 +25,22 @@ pub struct Options {
     pub step: Duration,
 }
 
-/// What the meter shows at one time.
+/// What a meter shows at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moment {
-    /// The meter's number.
-    pub number: String,
     /// Milliseconds since 1970.
     pub now_ms: i64,
-    pub import_wh: u64,
-    pub export_wh: u64,
-    /// Below zero: fed into the grid.
+    pub meter: State,
+}
+
+/// A meter's figures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// The meter's number.
+    pub number: String,
+    pub imported_wh: u64,
+    pub exported_wh: u64,
+    /// From the grid above zero.
     pub net_w: i64,
 }
 
@@ -102,15 +108,19 @@ impl Adapter {
 
     /// What the meter shows at this moment; then it runs on by one step.
     pub fn moment(&mut self) -> Moment {
-        let moment = Moment {
-            number: self.number.clone(),
-            now_ms: self.now_ms,
-            import_wh: self.imported / WH,
-            export_wh: self.exported / WH,
-            net_w: self.net_w,
-        };
+        let moment = Moment { now_ms: self.now_ms, meter: self.state() };
         self.skip(1);
         moment
+    }
+
+    /// What the meter shows at this moment.
+    pub fn state(&self) -> State {
+        State {
+            number: self.number.clone(),
+            imported_wh: self.imported / WH,
+            exported_wh: self.exported / WH,
+            net_w: self.net_w,
+        }
     }
 
     /// The meter runs on by `steps`, and nobody asks it.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::adapter::Moment;
+use super::adapter::{Moment, State};
 use crate::config::PRESETS;
 
 /// Another reader, called as `payload` calls it.
@@ -29,17 +29,17 @@ impl Reader {
 
     /// What it says of one moment. Times without zone are in `zone`.
     pub fn messages(self, moment: &Moment, zone: &TimeZone) -> Vec<Message> {
-        let say = Say { moment, zone };
+        let say = Say { now_ms: moment.now_ms, meter: &moment.meter, zone };
         match self.0 {
             "shrdzm" => say.one(format!("SHRDZM/{0}/{0}/sensor", say.id()), say.shrdzm()),
             "amis-reader" => say.one("amis/out".to_owned(), say.amis_reader()),
-            "tasmota-sml" => say.one(format!("tele/meter-{}/SENSOR", moment.number), say.tasmota_sml()),
-            "tasmota-plug" => say.one(format!("tele/plug-{}/SENSOR", moment.number), say.tasmota_plug()),
+            "tasmota-sml" => say.one(format!("tele/meter-{}/SENSOR", moment.meter.number), say.tasmota_sml()),
+            "tasmota-plug" => say.one(format!("tele/plug-{}/SENSOR", moment.meter.number), say.tasmota_plug()),
             "shelly-pro-3em" => say.shelly_pro_3em(),
             "shelly-em" => say.shelly_em(),
             "ams-reader" => say.one("ams".to_owned(), say.ams_reader()),
             "dsmr-reader" => say.one("dsmr/json".to_owned(), say.dsmr_reader()),
-            "zigbee2mqtt-plug" => say.one(format!("zigbee2mqtt/plug-{}", moment.number), say.zigbee2mqtt_plug()),
+            "zigbee2mqtt-plug" => say.one(format!("zigbee2mqtt/plug-{}", moment.meter.number), say.zigbee2mqtt_plug()),
             "vzlogger" => say.vzlogger(),
             "sml2mqtt" => say.sml2mqtt(),
             _ => say.esphome(),
@@ -48,7 +48,8 @@ impl Reader {
 }
 
 struct Say<'m> {
-    moment: &'m Moment,
+    now_ms: i64,
+    meter: &'m State,
     zone: &'m TimeZone,
 }
 
@@ -65,15 +66,15 @@ impl Say<'_> {
 
     /// Twelve hexadecimal digits, as of a network card.
     fn id(&self) -> String {
-        format!("84F3{:>08}", self.moment.number)
+        format!("84F3{:>08}", self.meter.number)
     }
 
     fn seconds(&self) -> i64 {
-        self.moment.now_ms.div_euclid(1000)
+        self.now_ms.div_euclid(1000)
     }
 
     fn time(&self) -> Timestamp {
-        Timestamp::from_millisecond(self.moment.now_ms).unwrap_or(Timestamp::UNIX_EPOCH)
+        Timestamp::from_millisecond(self.now_ms).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
     fn local(&self) -> String {
@@ -81,24 +82,24 @@ impl Say<'_> {
     }
 
     fn import_w(&self) -> i64 {
-        self.moment.net_w.max(0)
+        self.meter.net_w.max(0)
     }
 
     fn export_w(&self) -> i64 {
-        (-self.moment.net_w).max(0)
+        (-self.meter.net_w).max(0)
     }
 
     fn import_kwh(&self) -> String {
-        thousandths(self.moment.import_wh)
+        thousandths(self.meter.imported_wh)
     }
 
     fn export_kwh(&self) -> String {
-        thousandths(self.moment.export_wh)
+        thousandths(self.meter.exported_wh)
     }
 
     /// Net power of a phase.
     fn phase_w(&self, phase: usize) -> i64 {
-        self.moment.net_w * SHARES[phase] / 100
+        self.meter.net_w * SHARES[phase] / 100
     }
 
     /// Milliamperes of so many watts.
@@ -107,9 +108,9 @@ impl Say<'_> {
     }
 
     fn shrdzm(&self) -> String {
-        let Moment { number, import_wh, export_wh, net_w, .. } = self.moment;
+        let State { number, imported_wh, exported_wh, net_w, .. } = self.meter;
         format!(
-            r#"{{"id":"{}","timestamp":"{}","uptime":"0000:01:05:44","0.0.1":"{number}","1.7.0":"{}","1.8.0":"{import_wh}","2.7.0":"{}","2.8.0":"{export_wh}","16.7.0":"{net_w}","13.7.0":"99"}}"#,
+            r#"{{"id":"{}","timestamp":"{}","uptime":"0000:01:05:44","0.0.1":"{number}","1.7.0":"{}","1.8.0":"{imported_wh}","2.7.0":"{}","2.8.0":"{exported_wh}","16.7.0":"{net_w}","13.7.0":"99"}}"#,
             self.id(),
             self.local(),
             self.import_w(),
@@ -118,9 +119,9 @@ impl Say<'_> {
     }
 
     fn amis_reader(&self) -> String {
-        let Moment { import_wh, export_wh, net_w, .. } = self.moment;
+        let State { imported_wh, exported_wh, net_w, .. } = self.meter;
         format!(
-            r#"{{"time":{},"1.8.0":{import_wh},"2.8.0":{export_wh},"1.7.0":{},"2.7.0":{},"saldo":{net_w}}}"#,
+            r#"{{"time":{},"1.8.0":{imported_wh},"2.8.0":{exported_wh},"1.7.0":{},"2.7.0":{},"saldo":{net_w}}}"#,
             self.seconds(),
             self.import_w(),
             self.export_w(),
@@ -133,8 +134,8 @@ impl Say<'_> {
             self.local(),
             self.import_kwh(),
             self.export_kwh(),
-            self.moment.net_w,
-            self.moment.number,
+            self.meter.net_w,
+            self.meter.number,
         )
     }
 
@@ -149,7 +150,7 @@ impl Say<'_> {
     }
 
     fn shelly_pro_3em(&self) -> Vec<Message> {
-        let device = format!("shellypro3em-{}", self.moment.number);
+        let device = format!("shellypro3em-{}", self.meter.number);
         let mut phases = String::new();
         for (phase, letter) in ['a', 'b', 'c'].into_iter().enumerate() {
             let watts = self.phase_w(phase);
@@ -158,12 +159,15 @@ impl Say<'_> {
                 r#""{letter}_current":{amperes},"{letter}_voltage":{VOLTS}.1,"{letter}_act_power":{watts}.0,"{letter}_freq":50.0,"#
             );
         }
-        let Moment { import_wh, export_wh, net_w, .. } = self.moment;
+        let State { imported_wh, exported_wh, net_w, .. } = self.meter;
         self.each(
             &device,
             [
                 ("status/em:0", format!(r#"{{"id":0,{phases}"n_current":null,"total_act_power":{net_w}.000}}"#)),
-                ("status/emdata:0", format!(r#"{{"id":0,"total_act":{import_wh}.00,"total_act_ret":{export_wh}.00}}"#)),
+                (
+                    "status/emdata:0",
+                    format!(r#"{{"id":0,"total_act":{imported_wh}.00,"total_act_ret":{exported_wh}.00}}"#),
+                ),
             ],
         )
     }
@@ -171,13 +175,13 @@ impl Say<'_> {
     fn shelly_em(&self) -> Vec<Message> {
         let mut messages = Vec::new();
         for phase in 0..SHARES.len() {
-            let above = format!("shellies/shellyem3-{}/emeter/{phase}", self.moment.number);
+            let above = format!("shellies/shellyem3-{}/emeter/{phase}", self.meter.number);
             let of_phase = |wh: u64| (wh * SHARES[phase].unsigned_abs() / 100).to_string();
             let values = [
                 ("power", format!("{}.00", self.phase_w(phase))),
                 ("voltage", format!("{VOLTS}.10")),
-                ("total", of_phase(self.moment.import_wh)),
-                ("total_returned", of_phase(self.moment.export_wh)),
+                ("total", of_phase(self.meter.imported_wh)),
+                ("total_returned", of_phase(self.meter.exported_wh)),
             ];
             messages.extend(self.each(&above, values));
         }
@@ -193,7 +197,7 @@ impl Say<'_> {
             self.export_w(),
             self.import_kwh(),
             self.export_kwh(),
-            number = self.moment.number,
+            number = self.meter.number,
         )
     }
 
@@ -220,10 +224,13 @@ impl Say<'_> {
     }
 
     fn vzlogger(&self) -> Vec<Message> {
-        let value = |value: String| format!(r#"{{"timestamp":{},"value":{value}}}"#, self.moment.now_ms);
-        let Moment { import_wh, export_wh, net_w, .. } = self.moment;
-        let values =
-            [("chn0/raw", import_wh.to_string()), ("chn1/raw", export_wh.to_string()), ("chn2/raw", net_w.to_string())];
+        let value = |value: String| format!(r#"{{"timestamp":{},"value":{value}}}"#, self.now_ms);
+        let State { imported_wh, exported_wh, net_w, .. } = self.meter;
+        let values = [
+            ("chn0/raw", imported_wh.to_string()),
+            ("chn1/raw", exported_wh.to_string()),
+            ("chn2/raw", net_w.to_string()),
+        ];
         self.each("vzlogger/data", values.map(|(topic, number)| (topic, value(number))))
     }
 
@@ -231,9 +238,9 @@ impl Say<'_> {
         let values = [
             ("0100010800ff", self.import_kwh()),
             ("0100020800ff", self.export_kwh()),
-            ("0100100700ff", self.moment.net_w.to_string()),
+            ("0100100700ff", self.meter.net_w.to_string()),
         ];
-        self.each(&format!("sml2mqtt/0a01{}", self.moment.number), values)
+        self.each(&format!("sml2mqtt/0a01{}", self.meter.number), values)
     }
 
     fn esphome(&self) -> Vec<Message> {
@@ -243,7 +250,7 @@ impl Say<'_> {
             ("sensor/power_delivered/state", thousandths(self.import_w().unsigned_abs())),
             ("sensor/power_returned/state", thousandths(self.export_w().unsigned_abs())),
         ];
-        self.each(&format!("meter-{}", self.moment.number), values)
+        self.each(&format!("meter-{}", self.meter.number), values)
     }
 }
 
@@ -264,13 +271,9 @@ mod tests {
     #[test]
     fn every_payload_understands_its_reader() {
         let zone = TimeZone::get("Europe/Vienna").expect("the zone is known");
-        let moment = Moment {
-            number: "40564846".to_owned(),
-            now_ms: 1_782_000_000_000,
-            import_wh: 18_941_808,
-            export_wh: 12_249_792,
-            net_w: -894,
-        };
+        let meter =
+            State { number: "40564846".to_owned(), imported_wh: 18_941_808, exported_wh: 12_249_792, net_w: -894 };
+        let moment = Moment { now_ms: 1_782_000_000_000, meter };
         for preset in PRESETS {
             let payload = Payload::Mapped(preset.mapping(zone.clone()).into());
             let reader = Reader::named(preset.name).expect("every payload has a reader");

@@ -11,6 +11,15 @@ use crate::reading::{Kind, Received};
 use crate::receipt::Receipt;
 
 pub mod filter;
+pub mod grid;
+pub mod measured;
+pub mod modbus;
+pub mod modbus_answer;
+pub mod modbus_device;
+pub mod modbus_fault;
+mod modbus_outage;
+pub mod modbus_probe;
+mod modbus_wire;
 pub mod mqtt;
 mod mqtt_connection;
 pub mod mqtt_farewell;
@@ -30,6 +39,10 @@ mod mqtt_welcome;
 mod mqtt_wire;
 mod outstanding;
 pub mod redelivery;
+pub mod registers;
+pub mod scaled;
+pub mod sunspec;
+pub mod sunspec_meter;
 pub mod tls;
 
 /// What a source received.
@@ -39,7 +52,7 @@ pub struct Raw {
     pub source: Arc<str>,
     /// What it is said to be: measurements, or the device's own state.
     pub kind: Kind,
-    /// MQTT topic.
+    /// MQTT topic; empty where the source has none.
     pub topic: String,
     pub payload: Bytes,
     pub received: Received,

@@ -109,6 +109,8 @@ impl FakeSession {
 }
 
 impl Cluster for FakeCluster {
+    fn learn(&mut self, _: &BTreeSet<Arc<str>>) {}
+
     fn connect(&mut self, group: &str) -> Result<Box<dyn Session>, Failure> {
         if self.0.lock().expect("nobody has panicked with it").fault() != Fault::None {
             return Err(failure(Call::Topics, Code::BrokerTransportFailure));

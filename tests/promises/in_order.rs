@@ -1,5 +1,6 @@
 //! Promise 4: per device, Kafka's order is the order of arrival.
 
+use crate::harness::auditor::Auditor;
 use crate::harness::config::Config;
 use crate::harness::kafka::Kafka;
 use crate::harness::line::Line;
@@ -65,4 +66,42 @@ fn source_with_its_own_topic() {
     crate::harness::auditor::Auditor::new(kafka, &own).wait_for(&publisher.published(), PATIENT).assert_exact();
     assert!(crate::harness::auditor::Auditor::new(kafka, &topic).records().is_empty());
     agent.stop();
+}
+
+/// Promises 3 and 4: each device has a topic of its own, which is made when the device is first seen, also after a kill;
+/// what the topic's name cannot hold of the device's is replaced.
+#[test]
+#[ignore = "needs Mosquitto and Kafka: run tests/run"]
+fn devices_with_topics_of_their_own() {
+    let kafka = Kafka::shared();
+    let mut line = Line::with(kafka, "by-device", &Options::default(), |config, _| {
+        config
+            .kafka("create_topics = true")
+            .source_line(&format!("kafka_topic = \"by.{{source}}.{}.{{device}}\"", std::process::id()))
+    });
+    line.start();
+    let devices = [("a", "a"), ("Zähler 5", "Z_hler_5"), ("b.c", "b_c")];
+    let mut published = Vec::new();
+    for (round, there) in [&devices[..1], &devices[..], &devices[1..]].into_iter().enumerate() {
+        let names: Vec<&str> = there.iter().map(|(name, _)| *name).collect();
+        let messages = line.next(&names, 30);
+        line.publisher.publish_all(&messages);
+        published.extend(messages);
+        if round == 1 {
+            line.publisher.wait_acknowledged();
+            line.agent.kill();
+            line.agent.start();
+        }
+    }
+    line.publisher.wait_acknowledged();
+    line.agent.wait_figures("everything is sent", PATIENT, |live| live.end == 181 && live.release_point == live.end);
+    for (device, topic) in devices {
+        let own: Vec<_> =
+            published.iter().filter(|message| message.device == device).map(|one| one.payload.clone()).collect();
+        let topic = format!("by.meter.{}.{topic}", std::process::id());
+        let there: Vec<_> = Auditor::new(kafka, &topic).records().into_iter().map(|record| record.value).collect();
+        assert!(there == own, "{device}: {} of {} readings, or another order", there.len(), own.len());
+    }
+    assert!(line.auditor().records().is_empty(), "nothing in the usual topic");
+    line.agent.stop();
 }

@@ -10,12 +10,14 @@ use super::section::{Given, Section, Taken, default_hint};
 use super::settings::{Agent, Settings};
 
 pub use kafka::{COMPRESSION, FORMAT, MECHANISMS};
+pub use modbus::{FUNCTIONS, ORDERS, TYPES};
 pub use payload::zone;
 pub use privacy::THIN;
 pub use queue::WHEN_FULL;
 
 mod kafka;
 mod listener;
+mod modbus;
 mod mqtt;
 mod payload;
 mod privacy;

@@ -124,7 +124,8 @@ pub fn max_packet_size(section: &mut Section, queue: &Queue, most: u64, default:
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
-fn host(section: &mut Section, report: &mut Report) -> String {
+/// `source.host`, of every type that has one.
+pub fn host(section: &mut Section, report: &mut Report) -> String {
     let Some(given) = section.text(report, "host").given() else { return "localhost".to_owned() };
     match names::host(&given.value) {
         Ok(host) => host,
@@ -158,7 +159,7 @@ pub fn together(found: &[Found], report: &mut Report) {
         .iter()
         .filter_map(|found| match &found.source.interface {
             Interface::Mqtt(mqtt) => Some((found, mqtt)),
-            Interface::MqttListener(_) => None,
+            Interface::MqttListener(_) | Interface::Modbus(_) => None,
         })
         .collect();
     let mut earlier: Vec<(&str, u16, &str, Place)> = Vec::new();

@@ -21,10 +21,12 @@ pub struct Decoding {
     pub timezone: Option<String>,
 }
 
-pub fn check(section: &mut Section, around: Around<'_>, report: &mut Report) -> Decoding {
-    let (timezone, zone, zone_at) = zone_of(section, report);
+/// `keys` are those of the source's type: not every one has a mapping.
+pub fn check(section: &mut Section, keys: &[&str], around: Around<'_>, report: &mut Report) -> Decoding {
     let word = payload(section, report);
-    let file = files::named(section, report, "mapping_file", around);
+    let mapped = keys.contains(&"mapping_file");
+    let (timezone, zone, zone_at) = if mapped { zone_of(section, report) } else { (None, TimeZone::UTC, None) };
+    let file = if mapped { files::named(section, report, "mapping_file", around) } else { Taken::Absent };
     if let (Taken::Value(file), false) = (&file, word.is_absent()) {
         report.error(
             file.place,

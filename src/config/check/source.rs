@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::payload::Decoding;
-use super::{legal, listener, mqtt, payload};
+use super::{legal, listener, modbus, mqtt, payload};
 use crate::config::files::Around;
 use crate::config::names;
 use crate::config::problem::{Place, Report};
@@ -14,8 +14,6 @@ use crate::config::settings::{Format, Interface, Kafka, Payload, Queue, Source};
 
 /// Sources of one agent: each has a connection, a channel and a window of its own.
 const MOST: usize = 100;
-
-const TYPES: [&str; 2] = ["mqtt", "mqtt-listener"];
 
 /// A source that was read, and where its parts stand.
 pub struct Found {
@@ -82,44 +80,54 @@ fn one(mut section: Section, queue: &Queue, around: Around<'_>, report: &mut Rep
     let name = legal("source.name", name, report, names::source_name);
     let kind = kind(&mut section, report);
     if kind.is_absent() {
-        missing(report, "type", &format!("type = {}", either(TYPES.iter())));
+        missing(report, "type", &format!("type = {}", either(types())));
     }
     // The keys of a source without a type are those of the type they look like.
-    let guess = if section.has("listen") { TYPES[1] } else { TYPES[0] };
     let sure = matches!(kind, Taken::Value(_));
-    let kind = kind.or(guess);
+    let kind = kind.or(guess(&section));
+    let own = schema::SOURCES.into_iter().find(|(name, _)| *name == kind).map_or(schema::MQTT, |(_, keys)| keys);
     let payload_at = section.place_of("payload");
-    let Decoding { payload, mapping_file, timezone } = payload::check(&mut section, around, report);
+    let Decoding { payload, mapping_file, timezone } = payload::check(&mut section, own, around, report);
+    only_documents(kind, payload_at, &payload, report);
     let kafka_topic = section.text(report, "kafka_topic");
     let kafka_topic_at = at(&kafka_topic);
-    let kafka_topic = legal("source.kafka_topic", kafka_topic, report, names::kafka_topic);
-    let topics = topics(&mut section, report);
+    let kafka_topic = expanded(kafka_topic, name.as_deref());
+    let kafka_topic = legal("source.kafka_topic", kafka_topic, report, names::source_topic);
+    let topics = if own.contains(&"topics") { topics(&mut section, report) } else { Vec::new() };
 
     let filters = topics.iter().map(|given| given.value.clone()).collect();
-    let (mut section, interface, other) = if kind == TYPES[0] {
-        let mut section = section.with_keys(schema::MQTT);
-        let interface = Interface::Mqtt(mqtt::check(&mut section, filters, queue, around, report));
-        (section, interface, schema::MQTT_LISTENER)
-    } else {
-        let mut section = section.with_keys(schema::MQTT_LISTENER);
-        let interface = Interface::MqttListener(listener::check(&mut section, filters, queue, around, report));
-        (section, interface, schema::MQTT)
+    let mut section = section.with_keys(own);
+    let interface = match kind {
+        "modbus" => Interface::Modbus(modbus::check(&mut section, report)),
+        "mqtt-listener" => Interface::MqttListener(listener::check(&mut section, filters, queue, around, report)),
+        _ => Interface::Mqtt(mqtt::check(&mut section, filters, queue, around, report)),
     };
-    let other_type = if kind == TYPES[0] { TYPES[1] } else { TYPES[0] };
     if !sure {
-        for key in other {
+        for key in schema::SOURCES.iter().flat_map(|(_, keys)| *keys) {
             section.take(key);
         }
     }
     section.finish(report, |key| {
-        other.contains(&key).then(|| {
-            let what = format!("belongs to type = \"{other_type}\", this source has type = \"{kind}\"");
+        let owners = schema::SOURCES.iter().filter(|(_, keys)| keys.contains(&key)).map(|(name, _)| *name);
+        let owners = either(owners);
+        (!owners.is_empty()).then(|| {
+            let what = format!("belongs to type = {owners}, this source has type = \"{kind}\"");
             (what, "remove it, or change the type".to_owned())
         })
     });
     let name = Arc::from(name.unwrap_or_default());
     let source = Source { name, payload, mapping_file, timezone, kafka_topic, interface };
     Found { source, place, name: name_at, kafka_topic: kafka_topic_at, payload: payload_at, topics, sure }
+}
+
+/// With the source's name, which is known here, for `{source}`. What is wrong with a name is said of the name.
+fn expanded(topic: Taken<String>, name: Option<&str>) -> Taken<String> {
+    match topic {
+        Taken::Value(Given { place, value }) => {
+            Taken::Value(Given { place, value: value.replacen("{source}", name.unwrap_or("source"), 1) })
+        }
+        other => other,
+    }
 }
 
 fn at<T>(taken: &Taken<T>) -> Option<Place> {
@@ -129,13 +137,35 @@ fn at<T>(taken: &Taken<T>) -> Option<Place> {
     }
 }
 
+fn types() -> impl Iterator<Item = &'static str> {
+    schema::SOURCES.into_iter().map(|(name, _)| name)
+}
+
+/// The type of a source that does not say it.
+fn guess(section: &Section) -> &'static str {
+    let has = |keys: &[&str]| keys.iter().any(|key| section.has(key));
+    match () {
+        () if has(&["listen"]) => "mqtt-listener",
+        () if has(&["unit", "base", "registers"]) => "modbus",
+        () => "mqtt",
+    }
+}
+
+/// What a polled meter says is made into the adapter's document here: there is nothing else to decode.
+fn only_documents(kind: &str, place: Option<Place>, payload: &Payload, report: &mut Report) {
+    if let ("modbus", Some(place), Payload::Any | Payload::Mapped(_)) = (kind, place, payload) {
+        let message = "source.payload is not \"sma\": a Modbus device's registers become that document";
+        report.error(place, message, "remove the line");
+    }
+}
+
 fn kind(section: &mut Section, report: &mut Report) -> Taken<&'static str> {
     section.read(report, "type", |value| {
-        let must = format!("must be {}", either(TYPES.iter()));
+        let must = format!("must be {}", either(types()));
         let Value::Text(text) = value else { return Err((must, String::new())) };
-        match TYPES.iter().find(|kind| *kind == text) {
-            Some(kind) => Ok(*kind),
-            None => Err((must, nearest_word(text, TYPES.iter().copied()))),
+        match types().find(|kind| kind == text) {
+            Some(kind) => Ok(kind),
+            None => Err((must, nearest_word(text, types()))),
         }
     })
 }

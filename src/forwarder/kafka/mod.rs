@@ -3,6 +3,7 @@
 //! librdkafka's calls block in C, so everything here blocks too, and belongs on the forwarder's own thread. Waits that can
 //! be cut into slices are: between slices the watchdog is fed and a stop is looked for.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 
-use crate::config::settings::{Delivery, Kafka};
+use crate::config::settings::{DEVICE, Delivery, Kafka};
 use crate::forwarder::cluster::{Cluster, Failure, Session};
 use crate::forwarder::outcome::{Call, Class, Code};
 use crate::shutdown::Shutdown;
@@ -116,7 +117,8 @@ impl Broker {
         shutdown: Shutdown,
         heartbeat: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
-        let mut all: Vec<Arc<str>> = topics.map(Arc::from).collect();
+        // Those of devices are learnt of when they come.
+        let mut all: Vec<Arc<str>> = topics.filter(|topic| !topic.contains(DEVICE)).map(Arc::from).collect();
         all.push(settings.topic.as_str().into());
         all.sort();
         all.dedup();
@@ -172,6 +174,12 @@ impl Broker {
 }
 
 impl Cluster for Broker {
+    fn learn(&mut self, topics: &BTreeSet<Arc<str>>) {
+        self.topics.extend(topics.iter().cloned());
+        self.topics.sort();
+        self.topics.dedup();
+    }
+
     fn connect(&mut self, group: &str) -> Result<Box<dyn Session>, Failure> {
         let reader: BaseConsumer<Ears> = config::reader(&self.settings, &self.agent_id, group)
             .create_with_context(Ears::default())
