@@ -25,6 +25,8 @@ use crate::source::modbus::ModbusSource;
 use crate::source::mqtt::MqttSource;
 use crate::source::mqtt_listener::{self, BindError, ListenerSource};
 use crate::source::redelivery::Window;
+use crate::source::rest::RestSource;
+use crate::source::rest_answer::Wanted;
 use crate::source::tls::TlsError;
 
 pub mod backlog;
@@ -214,8 +216,8 @@ impl Agent {
             let capacity = match &source.interface {
                 Interface::Mqtt(mqtt) => mqtt.max_unacknowledged,
                 Interface::MqttListener(listener) => listener.max_unacknowledged * listener.max_clients,
-                // The next is asked for when this one is durable.
-                Interface::Modbus(_) => 1,
+                // The next is asked for when the one before is on disk.
+                Interface::Rest(_) | Interface::Modbus(_) => 1,
             };
             let (raws, received) = mpsc::channel(capacity);
             let marks = recovered.marks.get(&*source.name).cloned().unwrap_or_default();
@@ -231,6 +233,7 @@ impl Agent {
                     Interface::Mqtt(_) => self.settings.queue.commit_delay,
                     Interface::MqttListener(listener) => listener.commit_delay.min(self.settings.queue.commit_delay),
                     // A commit must not cost a poll.
+                    Interface::Rest(rest) => self.settings.queue.commit_delay.min(rest.interval / 2),
                     Interface::Modbus(modbus) => self.settings.queue.commit_delay.min(modbus.interval / 2),
                 },
                 window: Window::new(window(&self.settings, &source), marks),
@@ -246,6 +249,7 @@ impl Agent {
                     self.start_mqtt(&source, mqtt, raws, metrics, previous, intake, &recovered.agent_id).await?;
                 }
                 Interface::MqttListener(listener) => self.start_listener(&source, listener, raws, metrics).await?,
+                Interface::Rest(rest) => self.start_rest(&source, rest, raws, metrics),
                 Interface::Modbus(modbus) => self.start_modbus(&source, modbus, raws, metrics),
             }
         }
@@ -338,6 +342,28 @@ impl Agent {
             Ok(())
         });
         Ok(())
+    }
+
+    fn start_rest(
+        &mut self,
+        source: &Source,
+        settings: crate::config::settings::Rest,
+        raws: mpsc::Sender<crate::source::Raw>,
+        metrics: Arc<crate::metrics::SourceMetrics>,
+    ) {
+        let rest = RestSource {
+            name: Arc::clone(&source.name),
+            settings,
+            wanted: Wanted::of(&source.payload),
+            metrics,
+            raws,
+            clock: self.clock,
+            folder: self.settings.queue.path.clone(),
+        };
+        let (name, shutdown) = (source.name.to_string(), self.shutdown.clone());
+        self.spawn_stage(format!("source {name}"), "source", async move {
+            rest.run(shutdown).await.map_err(|source| AgentError::Tls { name, source: Box::new(source) })
+        });
     }
 
     fn start_modbus(
@@ -558,6 +584,9 @@ pub fn queue_options(settings: &Settings, path: &Path, machine: &Machine) -> que
 /// Messages of one client of a listener that are remembered.
 const ADAPTER_WINDOW: usize = 1_000;
 
+/// Documents of a device that is asked that are remembered.
+const POLLED_WINDOW: usize = 10;
+
 /// Messages that a source remembers. The clients of a listener come and go on their own: none may push out of the window
 /// what another one has still to send again. Adapters have few messages on their way, unlike a broker.
 fn window(settings: &Settings, source: &Source) -> usize {
@@ -566,6 +595,14 @@ fn window(settings: &Settings, source: &Source) -> usize {
         Interface::Mqtt(_) => one,
         Interface::MqttListener(listener) => {
             one.min(ADAPTER_WINDOW.max(listener.max_unacknowledged)) * listener.max_clients
+        }
+        // Nobody sends again what was asked for; a device may answer twice with the very same document.
+        Interface::Rest(rest) => {
+            if rest.store_unchanged {
+                0
+            } else {
+                one.min(POLLED_WINDOW)
+            }
         }
         // Nothing is sent a second time.
         Interface::Modbus(_) => 0,

@@ -29,7 +29,8 @@
 //!
 //! # What is not there
 //!
-//! Only `queue/` names redb, only `source/mqtt*.rs` and the simulator rumqttc, only `forwarder/kafka.rs` and the
+//! Only `queue/` names redb, only `source/mqtt*.rs` and the simulator rumqttc, only `source/rest*.rs` and the
+//! simulator hyper, only `forwarder/kafka.rs` and the
 //! consumer commands rdkafka; no stage names another stage; decode, batching, resume rule, retry table and backoff hold no clock,
 //! socket or random source; no lock is held across an await; no fsync runs on a tokio worker; no channel is
 //! unbounded; there is no `unsafe`. `tests/tidy` holds the code to this.

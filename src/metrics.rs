@@ -56,6 +56,8 @@ pub struct SourceMetrics {
     pub qos0: Count,
     /// Messages that became dead letters.
     pub undecodable: Count,
+    /// Documents of a device that is asked that say the same as the last one stored: not stored again.
+    pub unchanged: Count,
     /// Messages dropped by rule (a topic that matches no filter of a listener).
     pub ignored: Count,
     /// Connections made.

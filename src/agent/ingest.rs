@@ -24,7 +24,8 @@ mod withheld;
 
 use assembly::{Assembly, Group};
 use thinning::{Summary, Thinning};
-use withheld::{KEPT, Withheld};
+use withheld::KEPT;
+pub use withheld::Withheld;
 
 /// What an ingest is made with.
 #[derive(Debug)]

@@ -32,6 +32,7 @@ mod modbus;
 mod place;
 mod print;
 mod reach;
+mod rest;
 mod rights;
 mod service;
 mod topic;
@@ -220,6 +221,10 @@ fn begin_sources(
         let (name, source) = (source.name.to_string(), source.clone());
         let task = match source.interface.clone() {
             Interface::Mqtt(mqtt) => tokio::spawn(async move { broker::look(&source, &mqtt, wait, now_s).await }),
+            Interface::Rest(rest) => {
+                let folder = settings.queue.path.clone();
+                tokio::spawn(async move { rest::look(&source, &rest, &folder, now_s).await })
+            }
             Interface::Modbus(modbus) => tokio::spawn(async move { modbus::look(&source, &modbus).await }),
             Interface::MqttListener(settings_of) => {
                 let (account, before, folder) = (account.clone(), live.cloned(), settings.queue.path.clone());

@@ -1,8 +1,10 @@
 //! `meterferry simulate`
 
 use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,6 +23,7 @@ use crate::simulate::reader::Reader;
 mod reader;
 
 mod modbus;
+mod rest;
 
 /// Documents of one adapter on their way at one time.
 const WINDOW: usize = 100;
@@ -35,6 +38,8 @@ enum Interface {
     Mqtt,
     /// MQTT, to the agent's own listener (a source of type mqtt-listener)
     MqttDirect,
+    /// HTTP: an adapter that waits to be asked
+    Rest,
     /// Modbus TCP: a SunSpec meter that waits to be asked
     Modbus,
 }
@@ -54,6 +59,9 @@ Examples:
   meterferry simulate --print --count 3           look at the documents
   meterferry simulate --reader tasmota-sml        an optical head with Tasmota at the same meter
   meterferry simulate --interface mqtt-direct     the same adapter, connected to the agent's own listener
+  meterferry simulate --interface rest            an adapter that is asked over HTTPS, on a free port
+  meterferry simulate --interface rest --http --token-file key --fault html --fault-every 5
+                                                  without TLS, and a web page with every fifth request
   meterferry simulate --interface modbus          a SunSpec meter at 127.0.0.1:1502, for a source of type modbus
   meterferry simulate --interface modbus --fault exception:6 --fault-every 5
                                                   one that is busy at every fifth reading
@@ -132,7 +140,42 @@ pub struct Args {
     print: bool,
 
     #[command(flatten)]
+    asked: Asked,
+
+    #[command(flatten)]
+    rest: rest::Args,
+
+    #[command(flatten)]
     modbus: modbus::Args,
+}
+
+/// What rest and modbus have in common.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Devices that are asked (rest, modbus)")]
+#[group(skip)]
+struct Asked {
+    /// Where clients connect to [default: 127.0.0.1, modbus at port 1502]; port 0: any free one, which is printed
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+
+    /// What goes wrong. modbus: slow, half, cut, reset, wrong-unit, wrong-transaction, wrong-function, short, oversized,
+    /// endless, garbage, turn-over, went-back, exception:N. rest: slow, slow-body, broken-json, html, empty, truncated, huge,
+    /// endless, reset, gzip, latin1, foreign-json, or a status from 300 to 599
+    #[arg(long, value_name = "FAULT")]
+    fault: Option<String>,
+
+    /// Every so many readings it does [default: 10]
+    #[arg(long, value_name = "N", requires = "fault", value_parser = clap::value_parser!(u64).range(1..))]
+    fault_every: Option<u64>,
+}
+
+impl Asked {
+    /// The fault, and every so many readings.
+    fn fault<F: FromStr<Err = String>>(&self) -> Result<Option<(F, u64)>, String> {
+        let Some(text) = &self.fault else { return Ok(None) };
+        let fault = text.parse().map_err(|error| format!("--fault is {text}: {error}"))?;
+        Ok(Some((fault, self.fault_every.unwrap_or(10))))
+    }
 }
 
 /// A topic to publish to (MQTT 3.1.1, 4.7.1 and 4.7.3).
@@ -162,13 +205,24 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 /// What does not go together.
 fn contradiction(args: &Args) -> Option<String> {
-    let of_modbus = args.modbus.given().filter(|_| args.interface != Interface::Modbus);
-    if let Some(option) = of_modbus {
-        return Some(format!("{option} belongs to --interface modbus"));
-    }
+    let is_asked = [Interface::Rest, Interface::Modbus].contains(&args.interface);
+    let asked = [("--listen", args.asked.listen.is_some()), ("--fault", args.asked.fault.is_some())];
     let of_mqtt = [("--user", args.user.is_some()), ("--print", args.print)];
-    let given = of_mqtt.into_iter().find(|(_, given)| *given && args.interface == Interface::Modbus);
-    given.map(|(option, _)| format!("{option} belongs to --interface mqtt and mqtt-direct"))
+    let of_many = [("--devices", args.devices > 1), ("--count", args.count.is_some())];
+    let given = |options: [(&'static str, bool); 2], out_of_place: bool| {
+        options.into_iter().find(|(_, given)| *given && out_of_place).map(|(option, _)| option)
+    };
+    let of_modbus = args.modbus.given().filter(|_| args.interface != Interface::Modbus);
+    let of_rest = args.rest.given().filter(|_| args.interface != Interface::Rest);
+    [
+        (of_modbus, "modbus"),
+        (of_rest, "rest"),
+        (given(asked, !is_asked), "rest and modbus"),
+        (given(of_mqtt, is_asked), "mqtt and mqtt-direct"),
+        (given(of_many, args.interface == Interface::Rest), "mqtt, mqtt-direct and modbus"),
+    ]
+    .into_iter()
+    .find_map(|(option, interfaces)| option.map(|option| format!("{option} belongs to --interface {interfaces}")))
 }
 
 pub fn run(args: Args, global: &Global) -> ExitCode {
@@ -193,8 +247,11 @@ fn start(args: Args) -> Result<ExitCode, String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
+    if args.interface == Interface::Rest {
+        return runtime.block_on(args.rest.run(&args.asked, args.interval, args.seed, args.start, &shutdown));
+    }
     if args.interface == Interface::Modbus {
-        let serving = args.modbus.run(args.devices, args.count, args.seed, args.start, &shutdown);
+        let serving = args.modbus.run(&args.asked, args.devices, args.count, args.seed, args.start, &shutdown);
         return runtime.block_on(serving);
     }
     if args.print {

@@ -4,7 +4,10 @@ use std::fmt::Display;
 use std::path::Path;
 
 use super::check::{COMPRESSION, FORMAT, FUNCTIONS, MECHANISMS, ORDERS, THIN, TYPES, WHEN_FULL};
-use super::settings::{Interface, Kafka, Login, Modbus, Mqtt, MqttListener, Privacy, Queue, Settings, Source, Tls};
+use super::names;
+use super::settings::{
+    Interface, Kafka, Login, Modbus, Mqtt, MqttListener, Privacy, Queue, Rest, Settings, Source, Tls, Trust,
+};
 use super::units::{show_duration, show_size};
 
 /// What stands where a secret's file was named.
@@ -101,6 +104,7 @@ fn source(lines: &mut Lines, source: &Source) {
     let (kind, topics) = match &source.interface {
         Interface::Mqtt(mqtt) => ("mqtt", &mqtt.topics[..]),
         Interface::MqttListener(listener) => ("mqtt-listener", &listener.topics[..]),
+        Interface::Rest(_) => ("rest", &[][..]),
         Interface::Modbus(_) => ("modbus", &[][..]),
     };
     lines.text("type", kind);
@@ -116,6 +120,10 @@ fn source(lines: &mut Lines, source: &Source) {
     let tls = match &source.interface {
         Interface::Mqtt(mqtt) => self::mqtt(lines, mqtt),
         Interface::MqttListener(listener) => self::listener(lines, listener),
+        Interface::Rest(rest) => {
+            self::rest(lines, rest);
+            None
+        }
         Interface::Modbus(modbus) => {
             self::modbus(lines, modbus);
             None
@@ -158,6 +166,27 @@ fn listener<'s>(lines: &mut Lines, listener: &'s MqttListener) -> Option<&'s Tls
     lines.text("idle_timeout", show_duration(listener.idle_timeout));
     lines.text("commit_delay", show_duration(listener.commit_delay));
     listener.tls.as_ref()
+}
+
+fn rest(lines: &mut Lines, rest: &Rest) {
+    lines.text("url", rest.url());
+    lines.text_if("token_file", rest.token.as_ref().map(|_| MASK));
+    lines.text_if("path", rest.path.as_deref());
+    lines.text_if("status_path", rest.status_path.as_deref());
+    lines.text("interval", show_duration(rest.interval));
+    lines.text("status_interval", show_duration(rest.status_interval.unwrap_or_default()));
+    lines.text("timeout", show_duration(rest.timeout));
+    lines.text("max_body_size", show_size(rest.max_body_size as u64));
+    lines.text("retry_max_delay", show_duration(rest.retry_max_delay));
+    lines.plain("store_unchanged", rest.store_unchanged);
+    let Some(trust) = &rest.trust else { return };
+    lines.table("[source.tls]");
+    lines.plain("trust_on_first_use", *trust == Trust::FirstUse);
+    match trust {
+        Trust::Authorities(ca_file) => lines.path("ca_file", ca_file.as_deref()),
+        Trust::Fingerprint(fingerprint) => lines.text("fingerprint", names::show_fingerprint(fingerprint)),
+        Trust::FirstUse => {}
+    }
 }
 
 fn modbus(lines: &mut Lines, modbus: &Modbus) {

@@ -185,6 +185,15 @@ fn certificates(section: &mut Section, report: &mut Report, key: &str, around: A
     })
 }
 
+/// `ca_file` of a TLS table that has nothing else of [`tls`].
+pub fn authorities(section: &mut Section, report: &mut Report, around: Around<'_>) -> Taken<PathBuf> {
+    let ca = certificates(section, report, "ca_file", around);
+    for (key, place, message, hint) in usable::faults(Side::Client, &ca, &Taken::Absent, &Taken::Absent) {
+        report.error(place, format!("{} is {message}", section.path_of(key)), hint);
+    }
+    ca
+}
+
 /// A file with a private key in PEM.
 fn private_key(section: &mut Section, report: &mut Report, key: &str, around: Around<'_>) -> Taken<PathBuf> {
     pem(section, report, key, around, "a private key", |content| {

@@ -342,6 +342,46 @@ fn source_mqtt_listener() {
     );
 }
 
+/// Each key of a device that is asked has its limits, and a certificate that is half said is refused.
+#[test]
+fn source_rest() {
+    let https = |line: &str| format!("url = \"https://meter.lan\"\n{line}");
+    let tls = |line: &str| https(&format!("[source.tls]\n{line}"));
+    let short = "AB:CD:".repeat(10);
+    let fingerprint = format!("fingerprint = \"{}\"", "ab".repeat(32));
+    let lines = [
+        "interval = \"5s\"".to_owned(),
+        r#"url = "192.168.1.50""#.to_owned(),
+        r#"url = "ftp://meter""#.to_owned(),
+        r#"url = "https://meter.lan/api/v1/measurement""#.to_owned(),
+        r#"url = "https://key@meter.lan""#.to_owned(),
+        r#"url = "https://meter.lan:99999""#.to_owned(),
+        r#"url = "HTTP://[::1]:8080/""#.to_owned(),
+        https("payload = \"any\""),
+        https("path = \"measurement\""),
+        https("path = \"/a b\""),
+        https("token = \"abc\""),
+        https("token_file = \"meterferry.toml\""),
+        https("interval = \"500ms\""),
+        https("status_interval = \"2d\""),
+        https("timeout = 10"),
+        https("max_body_size = \"1 GiB\""),
+        https("retry_max_delay = \"0s\""),
+        https("store_unchanged = \"true\""),
+        https("topics = [\"sma\"]"),
+        https("listen = \"127.0.0.1:1883\""),
+        tls(&format!("fingerprint = \"{short}\"")),
+        tls(&format!("fingerprint = \"{}\"", "ab".repeat(20))),
+        tls(&format!("fingerprint = \"{}\"", "xy".repeat(32))),
+        tls(&format!("{fingerprint}\ntrust_on_first_use = true")),
+        tls("key_file = \"x\""),
+        tls("ca_file = \"nowhere.pem\""),
+        format!("url = \"http://meter.lan\"\n[source.tls]\n{fingerprint}"),
+    ];
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    shows("source_rest", &source_keys("rest", &lines));
+}
+
 /// Every key of a Modbus source has its limits, and says so.
 #[test]
 fn source_modbus() {
@@ -369,6 +409,7 @@ fn source_modbus() {
         registers(
             "address = 0\ntype = \"u32\"\ncode = \"1-0:1.8.0\"\nfactor = 0.1\n[[source.registers]]\naddress = 2\ntype = \"u32\"\ncode = \"1-0:1.8.0*255\"",
         ),
+        "[[source]]\nname = \"again\"\ntype = \"modbus\"\nhost = \"127.0.0.1\"\n".to_owned(),
         format!("base = 40000\n{}", registers("address = 0\ntype = \"u32\"\ncode = \"1-0:1.8.0\"")),
     ];
     let cases: Vec<&str> = cases.iter().map(String::as_str).collect();
@@ -500,9 +541,8 @@ fn privacy() {
 /// Every key of a mapping has its rule, and what is wrong in the table's file is said with that file's name and line.
 #[test]
 fn mapping() {
-    let main = |lines: &str| {
-        format!("{SERVERS}[[source]]\nname = \"sma\"\ntype = \"mqtt\"\ntopics = [\"x\"]\n{lines}\n")
-    };
+    let main =
+        |lines: &str| format!("{SERVERS}[[source]]\nname = \"sma\"\ntype = \"mqtt\"\ntopics = [\"x\"]\n{lines}\n");
     let mut text = String::new();
     for lines in [
         "mapping_file = \"none.toml\"",

@@ -39,7 +39,7 @@ pub use check::zone;
 pub use dump::dump;
 pub use environment::Environment;
 pub use files::password;
-pub use names::{host_and_port, is_loopback, show_address};
+pub use names::{fingerprint as parse_fingerprint, host_and_port, is_loopback, show_address, show_fingerprint};
 pub use presets::{PRESETS, Preset};
 pub use problem::{Problem, Problems};
 pub use units::{parse_duration, parse_size, show_duration, show_size};

@@ -66,6 +66,32 @@ pub fn host(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// A SHA-256 as certificates are known by: 64 hexadecimal digits, with or without colons.
+pub fn fingerprint(text: &str) -> Result<[u8; 32], String> {
+    let digits: Vec<u8> = text.bytes().filter(|byte| !b": ".contains(byte)).collect();
+    let wrong =
+        |what: &str| Err(format!("must be a SHA-256, 64 hexadecimal digits with or without colons, and {what}"));
+    if digits.len() != 64 {
+        return match digits.len() {
+            40 => wrong("has 40: that is a SHA-1"),
+            length => wrong(&format!("has {length}")),
+        };
+    }
+    let mut hash = [0; 32];
+    for (byte, pair) in hash.iter_mut().zip(digits.chunks(2)) {
+        let (Some(high), Some(low)) = (char::from(pair[0]).to_digit(16), char::from(pair[1]).to_digit(16)) else {
+            return wrong("holds another character");
+        };
+        *byte = (high * 16 + low) as u8;
+    }
+    Ok(hash)
+}
+
+/// As browsers and openssl show it: `AB:CD:…`.
+pub fn show_fingerprint(fingerprint: &[u8; 32]) -> String {
+    fingerprint.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
+}
+
 /// `host:port` as a person reads it, an IPv6 address in brackets.
 pub fn show_address(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }

@@ -93,6 +93,28 @@ pub const MQTT_LISTENER: &[&str] = &[
     "tls",
 ];
 
+/// Keys of `[[source]]` with `type = "rest"`.
+pub const REST: &[&str] = &[
+    "name",
+    "type",
+    "payload",
+    "kafka_topic",
+    "url",
+    "token_file",
+    "path",
+    "status_path",
+    "interval",
+    "status_interval",
+    "timeout",
+    "max_body_size",
+    "retry_max_delay",
+    "store_unchanged",
+    "tls",
+];
+
+/// Keys of `[source.tls]` with `type = "rest"`.
+pub const REST_TLS: &[&str] = &["ca_file", "fingerprint", "trust_on_first_use"];
+
 /// Keys of `[[source]]` with `type = "modbus"`.
 pub const MODBUS: &[&str] = &[
     "name",
@@ -111,7 +133,8 @@ pub const MODBUS: &[&str] = &[
 ];
 
 /// The types of `[[source]]`, each with its keys.
-pub const SOURCES: [(&str, &[&str]); 3] = [("mqtt", MQTT), ("mqtt-listener", MQTT_LISTENER), ("modbus", MODBUS)];
+pub const SOURCES: [(&str, &[&str]); 4] =
+    [("mqtt", MQTT), ("mqtt-listener", MQTT_LISTENER), ("rest", REST), ("modbus", MODBUS)];
 
 /// Keys of `[source.tls]` with `type = "mqtt"`.
 pub const MQTT_TLS: &[&str] = &["ca_file", "certificate_file", "key_file"];

@@ -297,6 +297,10 @@ impl fmt::Display for Source {
             Interface::MqttListener(listener) => {
                 write!(f, "{} (mqtt-listener {} {})", self.name, listener.listen, listener.topics.join(" "))
             }
+            Interface::Rest(rest) => {
+                let every = super::show_duration(rest.interval);
+                write!(f, "{} (rest {} every {every})", self.name, rest.url())
+            }
             Interface::Modbus(modbus) => {
                 let address = show_address(&modbus.host, modbus.port);
                 let what = match modbus.registers.len() {
@@ -314,6 +318,7 @@ impl fmt::Display for Source {
 pub enum Interface {
     Mqtt(Mqtt),
     MqttListener(MqttListener),
+    Rest(Rest),
     Modbus(Modbus),
 }
 
@@ -366,6 +371,57 @@ pub struct MqttListener {
     pub idle_timeout: Duration,
     /// The longest a reading of this source waits for its commit; at most 250 ms. Default 250 ms.
     pub commit_delay: Duration,
+}
+
+/// `type = "rest"`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rest {
+    /// Name or address, IPv6 without brackets.
+    pub host: String,
+    /// Default 443 with TLS, else 80.
+    pub port: u16,
+    /// None: plain HTTP.
+    pub trust: Option<Trust>,
+    pub token: Option<Secret>,
+    /// Where the measurement is. None: where the adapter's firmwares have it. Begins with `/`.
+    pub path: Option<String>,
+    /// Where the status is. None: where the adapter's firmwares have it; nowhere where `path` is set.
+    pub status_path: Option<String>,
+    /// From one measurement to the next; 1 s to 1 day. Default 5 s.
+    pub interval: Duration,
+    /// From one status to the next. None: it is not asked for. Default 10 min.
+    pub status_interval: Option<Duration>,
+    /// Of one request, connecting included. Default 10 s.
+    pub timeout: Duration,
+    /// Bytes of one answer's body. Default 64 KiB.
+    pub max_body_size: usize,
+    /// Cap of the delay after a failure. Default 1 min.
+    pub retry_max_delay: Duration,
+    /// Store a document that says the same as the last one. Default false.
+    pub store_unchanged: bool,
+}
+
+impl Rest {
+    /// As the configuration writes it.
+    pub fn url(&self) -> String {
+        let (scheme, usual) = if self.trust.is_some() { ("https", 443) } else { ("http", 80) };
+        match self.port == usual {
+            true if self.host.contains(':') => format!("{scheme}://[{}]", self.host),
+            true => format!("{scheme}://{}", self.host),
+            false => format!("{scheme}://{}", show_address(&self.host, self.port)),
+        }
+    }
+}
+
+/// Which certificate of a device is the right one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// One for its name, signed by an authority in this PEM file; none: by one of the system's.
+    Authorities(Option<PathBuf>),
+    /// The one with this SHA-256, whatever it says and whoever signed it.
+    Fingerprint([u8; 32]),
+    /// The one it shows first; it is remembered.
+    FirstUse,
 }
 
 /// `type = "modbus"`

@@ -38,7 +38,7 @@ fn loaded(text: &str) -> (tempfile::TempDir, Loaded) {
             let content = match Path::new(name).extension().and_then(|ending| ending.to_str()) {
                 Some("pem") => CERTIFICATE,
                 Some("key") => KEY,
-                Some("password" | "secret") => "correct horse battery staple\n",
+                Some("password" | "secret" | "token") => "correct horse battery staple\n",
                 Some("toml") => MAPPING,
                 _ => continue,
             };
@@ -94,6 +94,7 @@ fn examples_are_right() {
             "other-readers.toml",
             "own-mapping.toml",
             "redpanda.toml",
+            "rest.toml",
             "scram.toml",
             "two-adapters.toml"
         ]
@@ -152,6 +153,8 @@ fn known() -> BTreeSet<String> {
         ("mqtt-listener", schema::MQTT_LISTENER),
         ("mqtt-listener.tls", schema::MQTT_LISTENER_TLS),
         ("mqtt-listener.users", schema::keys("source.users")),
+        ("rest", schema::REST),
+        ("rest.tls", schema::REST_TLS),
         ("modbus", schema::MODBUS),
         ("modbus.registers", schema::keys("source.registers")),
     ] {
@@ -166,7 +169,7 @@ fn every_key_is_in_it() {
     let table: toml::Table = uncommented().parse().expect("the shipped file is TOML with every key set");
     assert_eq!(keys(&table), known());
     let (_folder, loaded) = loaded(&all_set());
-    assert_eq!(loaded.settings.sources.len(), 6);
+    assert_eq!(loaded.settings.sources.len(), 7);
 }
 
 /// Lines of a dump, with the table that they stand in; sources by their type.
@@ -188,10 +191,11 @@ fn lines(dump: &str) -> BTreeSet<(String, String)> {
 /// What the file shows as a default is what the code does without the key.
 #[test]
 fn defaults_are_as_documented() {
-    let listener = "[[source]]\nname = \"sma\"\ntype = \"mqtt\"\n[[source]]\nname = \"adapters\"\ntype = \"mqtt-listener\"\n\
-                    [[source]]\nname = \"inverter\"\ntype = \"modbus\"\n[[source.registers]]\naddress = 0\ntype = \"u32\"\n\
-                    code = \"1-0:1.8.0\"\n";
-    let (_folder, default) = loaded(listener);
+    let sources = "[[source]]\nname = \"sma\"\ntype = \"mqtt\"\n[[source]]\nname = \"adapters\"\ntype = \"mqtt-listener\"\n\
+                   [[source]]\nname = \"house\"\ntype = \"rest\"\nurl = \"https://192.168.1.50\"\n\
+                   [[source]]\nname = \"inverter\"\ntype = \"modbus\"\n[[source.registers]]\naddress = 0\ntype = \"u32\"\n\
+                   code = \"1-0:1.8.0\"\n";
+    let (_folder, default) = loaded(sources);
     let (_folder, set) = loaded(&all_set());
     let (default, set) = (lines(&dump(&default.settings)), lines(&dump(&set.settings)));
     let differing: Vec<_> = default.difference(&set).collect();

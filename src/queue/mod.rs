@@ -15,6 +15,7 @@
 //! 00000000000000031245.redb   active segment: named by its first sequence
 //! released                    the release point                                                   (release)
 //! dead-letters.redb           made with the first dead letter                                     (dead_letter)
+//! rest-<source>               what a source of type rest remembers of its device                   (its own)
 //! wear                        what was written to the card over all runs                           (diary)
 //! reserve                     room for what must be written even on a full disk                   (reserve)
 //! lock                        one agent a folder                                                  (lock)
@@ -53,6 +54,7 @@ mod diary;
 pub mod disk;
 mod error;
 mod folder;
+pub mod forget;
 mod frame;
 mod identity;
 pub mod inspect;

@@ -75,7 +75,7 @@ mod tests {
     fn what_is_not_acknowledged_is_sent_again_in_order() {
         let mut flights = Flights::default();
         for payload in ["a", "b", "c"] {
-            flights.push(Bytes::from(payload));
+            flights.push("sma".to_owned(), Bytes::from(payload));
         }
         assert!(flights.sent(1).is_none() && flights.sent(2).is_none());
         assert_eq!(flights.acknowledged(1).map(|flight| flight.payload), Some(Bytes::from("a")));
@@ -97,7 +97,7 @@ mod tests {
             for step in steps {
                 match step {
                     0..=4 => {
-                        flights.push(Bytes::from(pushed.to_string()));
+                        flights.push("sma".to_owned(), Bytes::from(pushed.to_string()));
                         pushed += 1;
                         flights.sent(next_id);
                         written.push_back(next_id);

@@ -19,6 +19,8 @@ pub mod modbus_device;
 pub mod modbus_fault;
 mod modbus_outage;
 pub mod modbus_probe;
+#[cfg(test)]
+mod modbus_tests;
 mod modbus_wire;
 pub mod mqtt;
 mod mqtt_connection;
@@ -40,6 +42,18 @@ mod mqtt_wire;
 mod outstanding;
 pub mod redelivery;
 pub mod registers;
+pub mod rest;
+pub mod rest_answer;
+mod rest_link;
+mod rest_memory;
+mod rest_outage;
+mod rest_paths;
+pub mod rest_probe;
+mod rest_sameness;
+#[cfg(test)]
+mod rest_tests;
+pub mod rest_tls;
+pub mod rest_trouble;
 pub mod scaled;
 pub mod sunspec;
 pub mod sunspec_meter;
@@ -52,7 +66,7 @@ pub struct Raw {
     pub source: Arc<str>,
     /// What it is said to be: measurements, or the device's own state.
     pub kind: Kind,
-    /// MQTT topic; empty where the source has none.
+    /// MQTT topic; what a device was asked for; empty where the source has neither.
     pub topic: String,
     pub payload: Bytes,
     pub received: Received,

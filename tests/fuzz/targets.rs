@@ -5,27 +5,32 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::{Arc, OnceLock};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use meterferry::clock::Clock;
-use meterferry::config::settings::{MqttListener, Payload};
+use meterferry::config::settings::{Function, Modbus, MqttListener, Payload, Register, RegisterType, Rest, WordOrder};
 use meterferry::config::{self, Environment, Preset};
 use meterferry::daily::DailyReceipt;
 use meterferry::metrics::SourceMetrics;
 use meterferry::obis::Obis;
 use meterferry::queue;
 use meterferry::reading::Body;
+use meterferry::source::measured::{self, Counters};
+use meterferry::source::modbus_device::{Device, Search};
 use meterferry::source::mqtt_listener::{self, ListenerSource};
+use meterferry::source::rest_answer::Wanted;
+use meterferry::source::rest_probe;
 use meterferry::{decode, shutdown};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Takes any bytes.
 pub type Target = fn(&[u8]);
 
 /// Each target, under the name of its folder of seeds.
-pub const ALL: [(&str, Target); 9] = [
+pub const ALL: [(&str, Target); 11] = [
     ("document", document),
     ("fields", fields),
     ("codes", codes),
@@ -35,6 +40,8 @@ pub const ALL: [(&str, Target); 9] = [
     ("record", record),
     ("configuration", configuration),
     ("listener", listener),
+    ("modbus", modbus),
+    ("rest", rest),
 ];
 
 /// How long the listener may take for anything.
@@ -177,6 +184,84 @@ pub fn listener(bytes: &[u8]) {
     assert_eq!(answer, [0x20, 2, 0, 0], "CONNACK, accepted");
 }
 
+/// What a Modbus device answers, to the search for its meter and to three polls: the first byte says whether the rest are
+/// registers in right answers, or the answers themselves, and whether it is asked as SunSpec or for a table of registers.
+/// Whatever it is, it ends in a document of the adapter's kind or in a fault that has words.
+pub fn modbus(bytes: &[u8]) {
+    let Some((mode, answers)) = bytes.split_first() else { return };
+    let (raw, table) = (mode & 1 != 0, mode & 2 != 0);
+    let clock = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    clock.expect("a runtime").block_on(async {
+        let (ours, theirs) = tokio::io::duplex(4096);
+        tokio::join!(answer(theirs, raw, answers), ask(ours, table));
+    });
+}
+
+async fn ask(stream: tokio::io::DuplexStream, table: bool) {
+    let register = |address, kind, code: &str| Register {
+        address,
+        function: Function::Holding,
+        kind,
+        order: WordOrder::LowFirst,
+        factor: "0.1".parse().expect("a factor"),
+        code: code.parse().expect("a code"),
+    };
+    let registers =
+        [(3, RegisterType::U32, "1-0:1.8.0"), (8, RegisterType::F64, "1-0:16.7.0"), (90, RegisterType::I16, "14.7.0")];
+    let settings = Modbus {
+        host: String::new(),
+        port: 502,
+        unit: 1,
+        interval: PATIENCE,
+        timeout: Duration::from_secs(1),
+        reconnect_max_delay: PATIENCE,
+        device: None,
+        base: None,
+        registers: registers.into_iter().filter(|_| table).map(|(at, kind, code)| register(at, kind, code)).collect(),
+    };
+    let mut counters = Counters::default();
+    let mut device = match Device::over(stream, &settings, &mut Search::default()).await {
+        Ok(device) => device,
+        Err(fault) => return assert!(!fault.words().is_empty() && !fault.cure().is_empty()),
+    };
+    for _ in 0..3 {
+        match device.read().await {
+            Ok(mut picture) => {
+                counters.judge(&mut picture);
+                let document = measured::document(device.identity.serial(), Some("meter"), &picture);
+                if !picture.measured.is_empty() {
+                    decode::decode(&Payload::Sma, "source", "", &document).expect("the adapter's document");
+                }
+            }
+            Err(fault) if fault.keeps_connection() => {}
+            Err(fault) => return assert!(!fault.words().is_empty() && !fault.cure().is_empty()),
+        }
+    }
+}
+
+async fn answer(mut stream: tokio::io::DuplexStream, raw: bool, answers: &[u8]) {
+    let mut left = answers;
+    let mut question = [0; 12];
+    while !left.is_empty() && stream.read_exact(&mut question).await.is_ok() {
+        let wanted = usize::from(u16::from_be_bytes([question[10], question[11]])) * 2;
+        let (mut values, rest) = left.split_at(if raw { wanted + 9 } else { wanted }.min(left.len()));
+        left = rest;
+        let mut answer = Vec::new();
+        if !raw {
+            answer.extend([question[0], question[1], 0, 0]);
+            answer.extend(u16::try_from(wanted + 3).expect("at most 125 registers").to_be_bytes());
+            answer.extend([question[6], question[7], u8::try_from(wanted).expect("at most 125 registers")]);
+        }
+        answer.extend(std::mem::take(&mut values));
+        if !raw {
+            answer.resize(wanted + 9, 0);
+        }
+        if stream.write_all(&answer).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// MQTT 3.1.1, clean session, client id `next`.
 const CONNECT: &[u8] = b"\x10\x10\x00\x04MQTT\x04\x02\x00\x3c\x00\x04next";
 
@@ -223,6 +308,74 @@ async fn serve(told: std::sync::mpsc::SyncSender<SocketAddr>) {
         }
     };
     tokio::join!(listener.run(shutdown::Shutdown::new()), stored);
+}
+
+/// What a device answers, from the first byte of the head on. Whatever it is, it ends in a document or in words.
+pub fn rest(bytes: &[u8]) {
+    const MOST: usize = 4096;
+    let device = answering();
+    *device.says.lock().expect("not poisoned") = bytes.to_vec();
+    let rest = Rest {
+        host: "127.0.0.1".to_owned(),
+        port: device.port,
+        trust: None,
+        token: None,
+        path: None,
+        status_path: None,
+        interval: Duration::from_secs(1),
+        status_interval: None,
+        timeout: PATIENCE,
+        max_body_size: MOST,
+        retry_max_delay: Duration::from_secs(1),
+        store_unchanged: false,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let visited = runtime.block_on(rest_probe::visit(&rest, Wanted::Document, None)).expect("no files");
+    match visited {
+        Ok(found) => {
+            assert!(found.measurement.len() <= MOST, "more than is read");
+            let value: serde_json::Value = serde_json::from_slice(&found.measurement).expect("a document is JSON");
+            assert!(value.is_object());
+        }
+        Err(trouble) => {
+            assert!(!trouble.what().chars().any(char::is_control), "{trouble:?}");
+            assert!(trouble.what().len() < 1000 && !trouble.cure().is_empty());
+        }
+    }
+}
+
+/// A device that says what it was told to, and hangs up.
+struct Answering {
+    port: u16,
+    says: Mutex<Vec<u8>>,
+}
+
+/// One for the whole process.
+fn answering() -> &'static Answering {
+    static DEVICE: OnceLock<Answering> = OnceLock::new();
+    let device = DEVICE.get_or_init(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                answer_over_http(stream.expect("a visitor"), answering());
+            }
+        });
+        Answering { port, says: Mutex::new(Vec::new()) }
+    });
+    device
+}
+
+fn answer_over_http(mut stream: TcpStream, device: &Answering) {
+    stream.set_read_timeout(Some(PATIENCE)).expect("an open socket");
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|read| read == 1) {
+        head.push(byte[0]);
+    }
+    let says = device.says.lock().expect("not poisoned").clone();
+    // The visitor may have hung up.
+    let _ = stream.write_all(&says);
+    let _ = stream.shutdown(Shutdown::Write);
 }
 
 /// The seeds of a target: small files that are right, or nearly.

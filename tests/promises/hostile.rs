@@ -99,6 +99,18 @@ fn configurations() {
     run("configuration", 2_000, 100_000);
 }
 
+/// Promise 5: no answer of a Modbus device, right in its frame or not, does more than fail a poll.
+#[test]
+fn answers_of_a_modbus_device() {
+    run("modbus", 5_000, 500_000);
+}
+
+/// Promise 5: no answer of a device is more than a document or a trouble with a name.
+#[test]
+fn answers_of_a_device() {
+    run("rest", 1_000, 50_000);
+}
+
 /// Promise 6: no client of the listener gets more than its connection ended, and none keeps others out.
 #[test]
 fn clients_of_the_listener() {

@@ -1,12 +1,12 @@
 //! `meterferry simulate --interface modbus`
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 
+use super::Asked;
 use crate::cli::terminal;
 use crate::shutdown::Shutdown;
 use crate::simulate::meter::{BASE, Meter};
@@ -24,10 +24,6 @@ const MOST: u32 = 247;
 #[command(next_help_heading = "Modbus")]
 #[group(skip)]
 pub struct Args {
-    /// Where clients connect to [default: 127.0.0.1:1502]; port 0: any free one, which is printed
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: Option<SocketAddr>,
-
     /// SunSpec meter model: 201 to 204, or 211 to 214 for floats [default: 203]
     #[arg(long, value_name = "MODEL", value_parser = meter)]
     model: Option<Meter>,
@@ -39,15 +35,6 @@ pub struct Args {
     /// The register of the SunSpec marker [default: 40000]
     #[arg(long, value_name = "REGISTER", value_parser = clap::value_parser!(u16).range(0..=65_000))]
     base: Option<u16>,
-
-    /// What goes wrong: slow, half, cut, reset, wrong-unit, wrong-transaction, wrong-function, short, oversized, endless,
-    /// garbage, turn-over, went-back, exception:N
-    #[arg(long, value_name = "FAULT")]
-    fault: Option<Fault>,
-
-    /// Every so many readings it does [default: 10]
-    #[arg(long, value_name = "N", requires = "fault", value_parser = clap::value_parser!(u64).range(1..))]
-    fault_every: Option<u64>,
 }
 
 fn meter(text: &str) -> Result<Meter, String> {
@@ -57,13 +44,8 @@ fn meter(text: &str) -> Result<Meter, String> {
 impl Args {
     /// An option that was given, for a message.
     pub fn given(&self) -> Option<&'static str> {
-        let given = [
-            ("--listen", self.listen.is_some()),
-            ("--model", self.model.is_some()),
-            ("--unit", self.unit.is_some()),
-            ("--base", self.base.is_some()),
-            ("--fault", self.fault.is_some()),
-        ];
+        let given =
+            [("--model", self.model.is_some()), ("--unit", self.unit.is_some()), ("--base", self.base.is_some())];
         given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
     }
 
@@ -74,6 +56,7 @@ impl Args {
     /// Why it cannot.
     pub async fn run(
         self,
+        asked: &Asked,
         devices: u32,
         count: Option<u64>,
         seed: u64,
@@ -84,7 +67,8 @@ impl Args {
         if devices > MOST || u32::from(unit) + devices - 1 > MOST {
             return Err(format!("--devices is {devices}: the unit ids from {unit} on end at {MOST}"));
         }
-        let listen = match self.listen {
+        let (fault, fault_every) = asked.fault::<Fault>()?.unzip();
+        let listen = match asked.listen {
             Some(listen) => listen,
             None => LISTEN.parse().map_err(|error| format!("{LISTEN}: {error}"))?,
         };
@@ -97,8 +81,8 @@ impl Args {
             seed,
             start_ms: start.map(Timestamp::as_millisecond),
             count,
-            fault: self.fault,
-            fault_every: self.fault_every.unwrap_or(10),
+            fault,
+            fault_every: fault_every.unwrap_or(10),
         };
         let server = Server::bind(options).await.map_err(|error| format!("cannot listen at {listen}: {error}"))?;
         let address = server.address().map_err(|error| format!("cannot tell where it listens: {error}"))?;

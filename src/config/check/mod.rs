@@ -23,6 +23,7 @@ mod payload;
 mod privacy;
 mod properties;
 mod queue;
+mod rest;
 mod source;
 
 const MILLISECOND: Duration = Duration::from_millis(1);

@@ -159,7 +159,7 @@ pub fn together(found: &[Found], report: &mut Report) {
         .iter()
         .filter_map(|found| match &found.source.interface {
             Interface::Mqtt(mqtt) => Some((found, mqtt)),
-            Interface::MqttListener(_) | Interface::Modbus(_) => None,
+            Interface::MqttListener(_) | Interface::Rest(_) | Interface::Modbus(_) => None,
         })
         .collect();
     let mut earlier: Vec<(&str, u16, &str, Place)> = Vec::new();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::payload::Decoding;
-use super::{legal, listener, modbus, mqtt, payload};
+use super::{legal, listener, modbus, mqtt, payload, rest};
 use crate::config::files::Around;
 use crate::config::names;
 use crate::config::problem::{Place, Report};
@@ -52,6 +52,7 @@ pub fn check(root: &mut Section, kafka: &Kafka, queue: &Queue, around: Around<'_
     let (sure, guessed): (Vec<Found>, Vec<Found>) = found.into_iter().partition(|found| found.sure);
     mqtt::together(&sure, report);
     listener::together(&sure, report);
+    modbus::together(&sure, report);
     let found: Vec<Found> = sure.into_iter().chain(guessed).collect();
     if found.is_empty() {
         report.warning(
@@ -98,6 +99,7 @@ fn one(mut section: Section, queue: &Queue, around: Around<'_>, report: &mut Rep
     let filters = topics.iter().map(|given| given.value.clone()).collect();
     let mut section = section.with_keys(own);
     let interface = match kind {
+        "rest" => Interface::Rest(rest::check(&mut section, &payload, around, report)),
         "modbus" => Interface::Modbus(modbus::check(&mut section, report)),
         "mqtt-listener" => Interface::MqttListener(listener::check(&mut section, filters, queue, around, report)),
         _ => Interface::Mqtt(mqtt::check(&mut section, filters, queue, around, report)),
@@ -146,6 +148,7 @@ fn guess(section: &Section) -> &'static str {
     let has = |keys: &[&str]| keys.iter().any(|key| section.has(key));
     match () {
         () if has(&["listen"]) => "mqtt-listener",
+        () if has(&["url"]) => "rest",
         () if has(&["unit", "base", "registers"]) => "modbus",
         () => "mqtt",
     }
