@@ -9,9 +9,10 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use meterferry::clock::Clock;
 use meterferry::config::settings::{Function, Modbus, MqttListener, Payload, Register, RegisterType, Rest, WordOrder};
-use meterferry::config::{self, Environment};
+use meterferry::config::{self, Environment, Preset};
 use meterferry::daily::DailyReceipt;
 use meterferry::metrics::SourceMetrics;
 use meterferry::obis::Obis;
@@ -29,8 +30,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 pub type Target = fn(&[u8]);
 
 /// Each target, under the name of its folder of seeds.
-pub const ALL: [(&str, Target); 7] = [
+pub const ALL: [(&str, Target); 11] = [
     ("document", document),
+    ("fields", fields),
+    ("codes", codes),
+    ("topics", topics),
+    ("mapping", mapping),
     ("obis", obis),
     ("record", record),
     ("configuration", configuration),
@@ -50,6 +55,62 @@ pub fn document(bytes: &[u8]) {
             // What the forwarder makes a header of.
             assert!(decoded.measured_ms.is_none_or(|ms| ms > i64::MIN));
             assert_eq!(decode::decode(&payload, "source", "topic", bytes), Ok(decoded), "it depends on nothing else");
+        }
+    }
+}
+
+/// A message of a reader whose fields have names.
+pub fn fields(bytes: &[u8]) {
+    mapped(
+        &["tasmota-sml", "tasmota-plug", "shelly-pro-3em", "ams-reader", "dsmr-reader", "zigbee2mqtt-plug"],
+        "topic",
+        bytes,
+    );
+}
+
+/// A message of a reader whose keys are OBIS codes.
+pub fn codes(bytes: &[u8]) {
+    mapped(&["shrdzm", "amis-reader"], "SHRDZM/a/a/sensor", bytes);
+}
+
+/// A message with one value. The topic stands in the first line, the payload below.
+pub fn topics(bytes: &[u8]) {
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    let payload = bytes.get(end + 1..).unwrap_or_default();
+    let Ok(topic) = std::str::from_utf8(&bytes[..end]) else { return };
+    mapped(&["vzlogger", "sml2mqtt", "esphome", "shelly-em"], topic, payload);
+}
+
+fn mapped(presets: &[&str], topic: &str, bytes: &[u8]) {
+    static PRESETS: OnceLock<BTreeMap<&str, Payload>> = OnceLock::new();
+    let vienna = || TimeZone::get("Europe/Vienna").unwrap_or(TimeZone::UTC);
+    let read = |preset: &Preset| (preset.name, Payload::Mapped(preset.mapping(vienna()).into()));
+    let known = PRESETS.get_or_init(|| config::PRESETS.iter().map(read).collect());
+    for name in presets {
+        let payload = &known[name];
+        if let Ok(decoded) = decode::decode(payload, "source", topic, bytes) {
+            assert!(!decoded.device.is_empty(), "a reading without a key");
+            assert!(
+                decoded.again_ms.is_none_or(|again| Some(again) > decoded.measured_ms),
+                "an hour that comes again is later"
+            );
+            assert_eq!(decode::decode(payload, "source", topic, bytes), Ok(decoded), "it depends on nothing else");
+        }
+    }
+}
+
+/// A mapping of a person's own: refused with words, or a table that reads any message.
+pub fn mapping(bytes: &[u8]) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("mine.toml");
+    std::fs::write(&path, bytes).expect("written");
+    match config::mapping_file(&path, TimeZone::UTC) {
+        Err(problems) => assert!(!problems.to_string().is_empty(), "refused without a word"),
+        Ok(mapping) => {
+            let payload = Payload::Mapped(mapping.into());
+            for (topic, message) in [("a/b", &b"{\"power\":{\"electric\":1.5},\"1.8.0\":2}"[..]), ("a", b"1")] {
+                let _ = decode::decode(&payload, "source", topic, message);
+            }
         }
     }
 }

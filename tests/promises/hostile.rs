@@ -67,6 +67,20 @@ fn documents() {
     run("document", 20_000, 2_000_000);
 }
 
+/// Promise 5: no message of another reader does more, whatever shape it has.
+#[test]
+fn messages_of_other_readers() {
+    for shape in ["fields", "codes", "topics"] {
+        run(shape, 10_000, 1_000_000);
+    }
+}
+
+/// Promise 5: no mapping is refused without a word, and none makes a table that falls over a message.
+#[test]
+fn mappings() {
+    run("mapping", 2_000, 100_000);
+}
+
 /// Promise 5: no OBIS code is read in two ways.
 #[test]
 fn obis_codes() {

@@ -35,6 +35,7 @@ mod nothing_acknowledged_before_disk;
 mod once;
 mod power_cut;
 mod privacy;
+mod readers;
 mod reload;
 mod repeated_not_lost;
 mod rescue;
