@@ -8,6 +8,7 @@ pub struct Object(String);
 
 impl Object {
     /// An object without members.
+    #[allow(clippy::new_without_default, reason = "it is begun, not defaulted")]
     pub fn new() -> Self {
         Self("{".to_owned())
     }

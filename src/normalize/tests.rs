@@ -1,3 +1,5 @@
+//! The document against its schema, digit by digit.
+
 use proptest::prelude::*;
 
 use super::*;

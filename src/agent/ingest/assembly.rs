@@ -73,8 +73,10 @@ impl<T> Assembly<T> {
 
     /// All that is complete at `now_ms`, the earliest first.
     pub fn complete(&mut self, now_ms: u64) -> Vec<Group<T>> {
-        let mut complete: Vec<_> =
-            self.open.extract_if(.., |_, group| group.due_ms <= now_ms).map(|(_, group)| group).collect();
+        let due = |group: &Group<T>| group.due_ms <= now_ms;
+        let devices: Vec<String> =
+            self.open.iter().filter(|(_, group)| due(group)).map(|(device, _)| device.clone()).collect();
+        let mut complete: Vec<_> = devices.iter().filter_map(|device| self.open.remove(device)).collect();
         complete.sort_by_key(|group| group.due_ms);
         complete
     }

@@ -90,8 +90,11 @@ impl<T> Thinning<T> {
     /// All intervals that have ended at `now_ms`.
     pub fn over(&mut self, now_ms: i64) -> Vec<Summary<T>> {
         let number = now_ms.div_euclid(self.interval_ms);
-        let over: Vec<_> = self.open.extract_if(.., |_, interval| interval.number < number).collect();
-        over.into_iter().map(|(_, interval)| interval.summary(self.interval_ms)).collect()
+        let ended = |interval: &Interval<T>| interval.number < number;
+        let devices: Vec<String> =
+            self.open.iter().filter(|(_, interval)| ended(interval)).map(|(device, _)| device.clone()).collect();
+        let over = devices.iter().filter_map(|device| self.open.remove(device));
+        over.map(|interval| interval.summary(self.interval_ms)).collect()
     }
 }
 
