@@ -9,7 +9,7 @@ use tracing::{debug, error};
 
 use crate::clock::{self, Clock};
 use crate::config::settings::{Format, Payload, Privacy};
-use crate::decode::{self, Decoded};
+use crate::decode::{self, Decoded, Folds};
 use crate::metrics::SourceMetrics;
 use crate::normalize;
 use crate::queue::{Intake, QueueError};
@@ -24,7 +24,8 @@ mod withheld;
 
 use assembly::{Assembly, Group};
 use thinning::{Summary, Thinning};
-use withheld::{KEPT, Withheld};
+use withheld::KEPT;
+pub use withheld::Withheld;
 
 /// What an ingest is made with.
 #[derive(Debug)]
@@ -51,6 +52,7 @@ pub struct Parts {
 pub struct Ingest {
     parts: Parts,
     complaint: Complaint,
+    folds: Folds,
     withheld: Withheld,
     /// Values that wait for others of their reading.
     assembly: Assembly<Part>,
@@ -112,6 +114,7 @@ impl Ingest {
     pub fn new(parts: Parts) -> Self {
         Self {
             complaint: Complaint::default(),
+            folds: Folds::default(),
             withheld: Withheld::new(&parts.privacy),
             assembly: Assembly::default(),
             thinning: parts.privacy.thin.map(Thinning::new),
@@ -205,7 +208,7 @@ impl Ingest {
         self.parts.intake.append(Body::Dead(dead), mark, receipt, self.parts.commit_delay).await
     }
 
-    async fn reading(&mut self, source: &Arc<str>, decoded: Decoded, part: Part) -> Result<(), QueueError> {
+    async fn reading(&mut self, source: &Arc<str>, mut decoded: Decoded, part: Part) -> Result<(), QueueError> {
         if part.kind == Kind::Status {
             return match self.withheld.is_set() {
                 // Of the device's state nobody has said what may leave.
@@ -213,6 +216,7 @@ impl Ingest {
                 false => self.original(source, decoded, part).await,
             };
         }
+        self.folds.settle(&mut decoded, part.received.wall_ms);
         if self.device.as_ref() != Some(&decoded.device) {
             self.device = Some(decoded.device.clone());
         }

@@ -115,10 +115,13 @@ pub struct LiveSource {
     pub qos0: u64,
     pub retained: u64,
     pub broker_dropped: u64,
-    /// Of a device that is asked: documents that said the same as the last, times left out, requests without an answer.
-    pub unchanged: u64,
+    /// Of a device that is asked: polls without a reading, polls that were due and not made, documents that said the same
+    /// as the last, counters that fell, values that cannot be right.
+    pub failed_polls: u64,
     pub skipped: u64,
-    pub failed: u64,
+    pub unchanged: u64,
+    pub fallen: u64,
+    pub absurd: u64,
 }
 
 /// What the figures are taken from.
@@ -243,9 +246,11 @@ impl Told {
                 qos0: source.qos0.get(),
                 retained: source.retained.get(),
                 broker_dropped: source.broker_dropped.get(),
-                unchanged: source.unchanged.get(),
+                failed_polls: source.failed_polls.get(),
                 skipped: source.skipped.get(),
-                failed: source.failed_polls.get(),
+                unchanged: source.unchanged.get(),
+                fallen: source.fallen.get(),
+                absurd: source.absurd.get(),
             }
         });
         (sources.collect(), sight.of_kafka(now))

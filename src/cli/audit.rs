@@ -11,7 +11,7 @@ use super::{Global, signals, terminal, units};
 mod account;
 mod intervals;
 mod json;
-mod reader;
+pub(super) mod reader;
 mod report;
 mod tally;
 #[cfg(test)]

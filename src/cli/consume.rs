@@ -5,11 +5,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anstream::AutoStream;
+use jiff::civil::Date;
 
 use super::cluster::{Address, Cluster};
 use super::{Global, signals, terminal};
 use crate::shutdown::Shutdown;
 
+mod chart;
 pub(super) mod client;
 mod from;
 mod json;
@@ -36,6 +38,7 @@ Examples:
   meterferry consume --from end                   only what comes from now on
   meterferry consume --from 2026-06-21T00:00:00Z  what Kafka got since then
   meterferry consume --json --count 10 | jq .key  for programs
+  meterferry consume --chart 90296857             one device's day
 
 A group goes on where it left off; --from reads from there instead. Repeats are dropped by ce_id:
 the newest 1,024 sequences of each queue and partition are remembered, until it ends. Records that
@@ -74,6 +77,14 @@ pub struct Args {
     /// Show repeats too
     #[arg(long)]
     repeats: bool,
+
+    /// One device's day as a chart of its net power; joins no group
+    #[arg(long, value_name = "DEVICE", conflicts_with_all = ["from", "json", "count", "repeats", "group"])]
+    chart: Option<String>,
+
+    /// Which day, by the local clock [default: today]
+    #[arg(long, value_name = "YYYY-MM-DD", requires = "chart")]
+    day: Option<Date>,
 }
 
 /// The version of the Kafka library.
@@ -89,12 +100,25 @@ pub fn run(args: Args, global: &Global) -> ExitCode {
         Ok(address) => address,
         Err(code) => return code,
     };
-    match consume(args, address, out) {
+    let consumed = match &args.chart {
+        Some(device) => day(device, args.day, &address, out),
+        None => consume(args, address, out),
+    };
+    match consumed {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             terminal::fail(message);
             ExitCode::FAILURE
         }
+    }
+}
+
+fn day(device: &str, day: Option<Date>, address: &Address, mut out: AutoStream<Stdout>) -> Result<(), String> {
+    let shutdown = signals::stop_on_signals().map_err(|error| format!("cannot wait for signals: {error}"))?;
+    let chart = chart::chart(address, device, day, columns().unwrap_or(100), &shutdown)?;
+    match out.write_all(chart.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("cannot print: {error}")),
+        _ => Ok(()),
     }
 }
 

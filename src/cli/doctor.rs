@@ -225,7 +225,10 @@ fn begin_sources(
                 let folder = settings.queue.path.clone();
                 tokio::spawn(async move { rest::look(&source, &rest, &folder, now_s).await })
             }
-            Interface::Modbus(modbus) => tokio::spawn(async move { modbus::look(&source, &modbus).await }),
+            Interface::Modbus(modbus) => {
+                let agents = live.and_then(|live| live.sources.iter().find(|one| one.name == name).cloned());
+                tokio::spawn(async move { modbus::look(&source, &modbus, agents.as_ref()).await })
+            }
             Interface::MqttListener(settings_of) => {
                 let (account, before, folder) = (account.clone(), live.cloned(), settings.queue.path.clone());
                 let name = name.clone();

@@ -25,6 +25,7 @@ pub mod doctor;
 pub mod end_session;
 mod lasting;
 pub mod log;
+pub mod map;
 mod progress;
 pub mod queue;
 pub mod rescue;
@@ -77,6 +78,7 @@ Examples:
   meterferry demo                        the whole line in one terminal, nothing installed
   meterferry check                       is the configuration right?
   meterferry doctor                      is everything right, from the broker to the cluster?
+  meterferry map message.json            which payload fits a device's message?
   meterferry run                         run the agent
   meterferry status                      the running agent at a glance
   meterferry queue status                what waits, since when, and when it will be full
@@ -103,6 +105,8 @@ pub enum Command {
     Doctor(doctor::Args),
     /// Show the whole line at work in one terminal, with nothing installed
     Demo(demo::Args),
+    /// Show what a mapping makes of a message, or find the one that fits
+    Map(map::Args),
     /// Be a smart meter adapter
     Simulate(simulate::Args),
     /// Read the readings from Kafka
@@ -133,6 +137,7 @@ impl Cli {
             Command::Check(args) => check::run(args, global),
             Command::Doctor(args) => doctor::run(args, global),
             Command::Demo(args) => demo::run(args, global),
+            Command::Map(args) => map::run(args, global),
             Command::Simulate(args) => simulate::run(args, global),
             Command::Consume(args) => consume::run(args, global),
             Command::Audit(args) => audit::run(args, global),

@@ -11,6 +11,7 @@ use crate::queue::walk::Walk;
 
 mod export;
 pub(super) mod forecast;
+mod forget;
 mod pack;
 mod peek;
 pub(super) mod record;
@@ -30,6 +31,8 @@ pub enum Command {
     Verify(verify::Args),
     /// Repair the queue while no agent runs; the agent does the same by itself
     Repair(repair::Args),
+    /// Take a device's readings out while no agent runs: for who moves out
+    Forget(forget::Args),
     /// Compress what waits while no agent runs; the agent does the same by itself when nothing can be sent for long
     Pack(pack::Args),
 }
@@ -77,6 +80,7 @@ pub fn run(command: Command, global: &Global) -> ExitCode {
         Command::Export(args) => export::run(&args, global),
         Command::Verify(args) => verify::run(&args, global),
         Command::Repair(args) => repair::run(&args, global),
+        Command::Forget(args) => forget::run(&args, global),
         Command::Pack(args) => pack::run(&args, global),
     };
     result.unwrap_or_else(|code| code)

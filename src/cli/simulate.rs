@@ -18,6 +18,9 @@ use crate::config::settings::Login;
 use crate::shutdown::Shutdown;
 use crate::simulate::adapter::{self, Adapter};
 use crate::simulate::mqtt::{self, Event, FAST_STEP, Options};
+use crate::simulate::reader::Reader;
+
+mod reader;
 
 mod modbus;
 mod rest;
@@ -54,6 +57,7 @@ Examples:
   meterferry simulate --devices 20 --interval 5s  a house with twenty flats
   meterferry simulate --interval 0 --count 10000  ten thousand, as fast as the broker takes them
   meterferry simulate --print --count 3           look at the documents
+  meterferry simulate --reader tasmota-sml        an optical head with Tasmota at the same meter
   meterferry simulate --interface mqtt-direct     the same adapter, connected to the agent's own listener
   meterferry simulate --interface rest            an adapter that is asked over HTTPS, on a free port
   meterferry simulate --interface rest --http --token-file key --fault html --fault-every 5
@@ -94,6 +98,10 @@ pub struct Args {
     /// MQTT topic; real adapters all use the same
     #[arg(long, default_value = "sma", value_parser = topic)]
     topic: String,
+
+    /// Be another maker's reader, on its own topics, such as tasmota-sml; meterferry map --list names them
+    #[arg(long, value_name = "PRESET", value_parser = reader::named, conflicts_with = "topic")]
+    reader: Option<Reader>,
 
     /// Adapters, each with a meter, a household and an MQTT connection of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -257,6 +265,7 @@ fn start(args: Args) -> Result<ExitCode, String> {
         host: args.host,
         port: args.port,
         topic: args.topic,
+        reader: args.reader,
         login,
         devices: args.devices,
         interval: args.interval,
@@ -292,9 +301,14 @@ async fn print(args: &Args, shutdown: &Shutdown) -> io::Result<()> {
             }
         }
         for adapter in &mut adapters {
-            let mut document = adapter.document();
-            document.push(b'\n');
-            out.write_all(&document)?;
+            match args.reader {
+                None => {
+                    let mut document = adapter.document();
+                    document.push(b'\n');
+                    out.write_all(&document)?;
+                }
+                Some(reader) => reader::print(&mut out, reader, &adapter.moment())?,
+            }
         }
         out.flush()?;
     }
@@ -344,7 +358,7 @@ impl Screen {
         let screen = Self {
             bar: ProgressBar::with_draw_target(None, target).with_style(style),
             broker: format!("{} {}", interface.taker(), config::show_address(&options.host, options.port)),
-            topic: options.topic.clone(),
+            topic: options.reader.map_or_else(|| options.topic.clone(), |_| "its own topics".to_owned()),
             devices: options.devices,
             count: options.count.map(|count| count.saturating_mul(u64::from(options.devices))),
             published: AtomicU64::new(0),

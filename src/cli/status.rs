@@ -179,8 +179,10 @@ fn source_words(source: &LiveSource) -> String {
         (source.qos0, "with QoS 0"),
         (source.broker_dropped, "dropped by the broker"),
         (source.unchanged, "said the same as the last"),
-        (source.failed, "requests failed"),
-        (source.skipped, "times not asked"),
+        (source.failed_polls, "polls without a reading"),
+        (source.skipped, "polls skipped"),
+        (source.fallen, "counters turned over or gone back"),
+        (source.absurd, "values that cannot be right"),
     ] {
         if number > 0 {
             words.push_str(&format!(", {} {what}", count(number)));

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use super::check::{COMPRESSION, FORMAT, FUNCTIONS, MECHANISMS, ORDERS, PAYLOAD, THIN, TYPES, WHEN_FULL};
+use super::check::{COMPRESSION, FORMAT, FUNCTIONS, MECHANISMS, ORDERS, THIN, TYPES, WHEN_FULL};
 use super::names;
 use super::settings::{
     Interface, Kafka, Login, Modbus, Mqtt, MqttListener, Privacy, Queue, Rest, Settings, Source, Tls, Trust,
@@ -111,7 +111,11 @@ fn source(lines: &mut Lines, source: &Source) {
     if !topics.is_empty() {
         lines.list("topics", topics);
     }
-    lines.text("payload", word(PAYLOAD, source.payload));
+    match &source.mapping_file {
+        Some(file) => lines.path("mapping_file", Some(file)),
+        None => lines.text("payload", source.payload.name()),
+    }
+    lines.text_if("timezone", source.timezone.as_deref());
     lines.text_if("kafka_topic", source.kafka_topic.as_deref());
     let tls = match &source.interface {
         Interface::Mqtt(mqtt) => self::mqtt(lines, mqtt),

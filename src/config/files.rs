@@ -44,7 +44,7 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// A file that a key names: its path and content.
-fn named(section: &mut Section, report: &mut Report, key: &str, around: Around<'_>) -> Taken<(PathBuf, Vec<u8>)> {
+pub fn named(section: &mut Section, report: &mut Report, key: &str, around: Around<'_>) -> Taken<(PathBuf, Vec<u8>)> {
     let given = match section.text(report, key) {
         Taken::Value(given) => given,
         Taken::Absent => return Taken::Absent,

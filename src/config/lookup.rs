@@ -43,7 +43,8 @@ pub fn tables(main: &Path, report: &mut Report) -> Option<Table> {
     root
 }
 
-fn file(path: &Path, main: bool, report: &mut Report) -> Option<Table> {
+/// The tables of one file; none where it cannot be read (reported).
+pub fn file(path: &Path, main: bool, report: &mut Report) -> Option<Table> {
     let number = report.file(path);
     let place = Place { file: number, line: 0 };
     match files::read(path) {

@@ -409,6 +409,7 @@ fn source_modbus() {
         registers(
             "address = 0\ntype = \"u32\"\ncode = \"1-0:1.8.0\"\nfactor = 0.1\n[[source.registers]]\naddress = 2\ntype = \"u32\"\ncode = \"1-0:1.8.0*255\"",
         ),
+        "[[source]]\nname = \"again\"\ntype = \"modbus\"\nhost = \"127.0.0.1\"\n".to_owned(),
         format!("base = 40000\n{}", registers("address = 0\ntype = \"u32\"\ncode = \"1-0:1.8.0\"")),
     ];
     let cases: Vec<&str> = cases.iter().map(String::as_str).collect();
@@ -535,4 +536,43 @@ fn privacy() {
     show("format = \"normalised\"", "");
     show("format = \"normalized\"\n[[source]]\nname = \"s\"\ntype = \"mqtt\"\npayload = \"any\"", "");
     shows("privacy", &text);
+}
+
+/// Every key of a mapping has its rule, and what is wrong in the table's file is said with that file's name and line.
+#[test]
+fn mapping() {
+    let main =
+        |lines: &str| format!("{SERVERS}[[source]]\nname = \"sma\"\ntype = \"mqtt\"\ntopics = [\"x\"]\n{lines}\n");
+    let mut text = String::new();
+    for lines in [
+        "mapping_file = \"none.toml\"",
+        "mapping_file = \"mine.toml\"\npayload = \"sma\"",
+        "payload = \"tasmota\"",
+        "payload = \"hichi\"",
+        "timezone = \"Europe/Vienna\"",
+        "payload = \"tasmota-sml\"\ntimezone = \"Wien\"",
+        "payload = \"tasmota-sml\"\ntimezone = \"vienna\"",
+        "payload = \"tasmota-sml\"\ntimezone = 2",
+    ] {
+        let mine = "shape = \"fields\"\n[[field]]\npath = \"p\"\ncode = \"1.7.0\"\n";
+        let _ = write!(text, "{lines}\n{}\n\n", said(&[("meterferry.toml", &main(lines)), ("mine.toml", mine)]));
+    }
+    for mine in [
+        "",
+        "shape = \"field\"",
+        "shape = \"fields\"",
+        "shap = \"fields\"",
+        "shape = \"fields\"\ntopics = [\"a/#/b\"]\nwindow = \"1h\"\nprefix = \"1\"\nregister_unit = \"kwh\"\nignore = [\"~2\", 7]",
+        "shape = \"fields\"\n[device]\ntopics = [\"a/{meter}\"]\npath = \"x\"\n[time]\npaths = \"Time\"",
+        "shape = \"fields\"\n[time]\npaths = \"Time\"\nformats = [\"unix\"]",
+        "shape = \"fields\"\n[[field]]\n[[field]]\npath = \"p\"\n[[field]]\npath = \"p\"\ncode = \"power\"",
+        "shape = \"fields\"\n[[field]]\npath = \"p\"\ncode = \"1-0:1.8.0\"\nunit = \"kW\"\nfactor = 0",
+        "shape = \"fields\"\n[[field]]\npath = \"p\"\ncode = \"1-0:1.8.0\"\nname = \"x\"\nfactor = true\nscale = 2",
+        "shape = \"topics\"\n[[field]]\ncode = \"1-0:1.8.0\"\n[[field]]\ntopic = \"a/{code}\"\ncode = \"1-0:1.8.0\"",
+        "shape = \"obis-values\"\n[[constant]]\ncode = \"1.8.0\"\n[[constant]]\nvalue = 1",
+    ] {
+        let file = main("mapping_file = \"mine.toml\"");
+        let _ = write!(text, "{mine}\n{}\n\n", said(&[("meterferry.toml", &file), ("mine.toml", mine)]));
+    }
+    shows("mapping", &text);
 }

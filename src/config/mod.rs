@@ -9,6 +9,7 @@
 //! Where files are looked for: [`load`]. How an effective configuration is shown: [`dump`].
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 mod check;
 mod dump;
@@ -16,7 +17,9 @@ mod environment;
 mod files;
 mod lookup;
 pub mod machine;
+mod mapping;
 mod names;
+mod presets;
 mod problem;
 mod raw;
 mod schema;
@@ -32,13 +35,16 @@ mod messages;
 #[cfg(test)]
 mod shipped;
 
+pub use check::zone;
 pub use dump::dump;
 pub use environment::Environment;
 pub use files::password;
 pub use names::{fingerprint as parse_fingerprint, host_and_port, is_loopback, show_address, show_fingerprint};
+pub use presets::{PRESETS, Preset};
 pub use problem::{Problem, Problems};
 pub use units::{parse_duration, parse_size, show_duration, show_size};
 
+use crate::decode::mapping::Mapping;
 use settings::Settings;
 
 /// A configuration that is right.
@@ -73,6 +79,19 @@ pub fn is_server(text: &str) -> Result<(), String> {
 /// Whether `text` may be a topic of the agent in Kafka; otherwise what it has to be.
 pub fn is_kafka_topic(text: &str) -> Result<(), String> {
     names::kafka_topic(text)
+}
+
+/// A person's own mapping, for times in `zone`.
+///
+/// # Errors
+///
+/// Everything that is wrong with the file, at once.
+pub fn mapping_file(path: &Path, zone: jiff::tz::TimeZone) -> Result<Mapping, Problems> {
+    let mut report = problem::Report::default();
+    let Some(root) = lookup::file(path, true, &mut report) else { return Err(report.finish()) };
+    let table = Arc::new(mapping::check(root, problem::Place { file: 0, line: 0 }, &mut report));
+    let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    if report.has_errors() { Err(report.finish()) } else { Ok(Mapping { name: name.into(), table, zone }) }
 }
 
 /// Reads and checks the configuration: `explicit`, else `/etc/meterferry/meterferry.toml`, else `meterferry.toml` in the

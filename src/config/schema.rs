@@ -54,6 +54,8 @@ pub const MQTT: &[&str] = &[
     "type",
     "topics",
     "payload",
+    "mapping_file",
+    "timezone",
     "kafka_topic",
     "host",
     "port",
@@ -75,6 +77,8 @@ pub const MQTT_LISTENER: &[&str] = &[
     "type",
     "topics",
     "payload",
+    "mapping_file",
+    "timezone",
     "kafka_topic",
     "listen",
     "username",
@@ -138,6 +142,32 @@ pub const MQTT_TLS: &[&str] = &["ca_file", "certificate_file", "key_file"];
 /// Keys of `[source.tls]` with `type = "mqtt-listener"`.
 pub const MQTT_LISTENER_TLS: &[&str] = &["certificate_file", "key_file"];
 
+/// Keys of a mapping's file.
+const MAPPING: &[&str] = &[
+    "about",
+    "topics",
+    "shape",
+    "window",
+    "prefix",
+    "register_unit",
+    "power_unit",
+    "under",
+    "ignore",
+    "ignore_topics",
+    "device",
+    "time",
+    "field",
+    "constant",
+];
+
+const DEVICE: &[&str] = &["topics", "paths"];
+
+const TIME: &[&str] = &["paths", "formats"];
+
+const FIELD: &[&str] = &["topic", "path", "code", "name", "unit", "factor"];
+
+const CONSTANT: &[&str] = &["code", "name", "value"];
+
 const USERS: &[&str] = &["username", "password_file"];
 
 const REGISTERS: &[&str] = &["address", "function", "type", "word_order", "factor", "code"];
@@ -153,6 +183,11 @@ pub fn keys(path: &str) -> &'static [&'static str] {
         "kafka.tls" => KAFKA_TLS,
         "kafka.sasl" => KAFKA_SASL,
         "source.users" => USERS,
+        "mapping" => MAPPING,
+        "device" => DEVICE,
+        "time" => TIME,
+        "field" => FIELD,
+        "constant" => CONSTANT,
         "source.registers" => REGISTERS,
         _ => &[],
     }

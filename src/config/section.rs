@@ -81,6 +81,11 @@ impl Section {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
+    /// Where the key stands, if it does.
+    pub fn place_of(&self, key: &str) -> Option<Place> {
+        self.table.entries.iter().find(|entry| entry.key == key).map(|entry| entry.item.place)
+    }
+
     pub fn has(&self, key: &str) -> bool {
         self.table.entries.iter().any(|entry| entry.key == key)
     }
@@ -356,7 +361,8 @@ fn unknown(key: &str, path: &str, keys: &[&str]) -> (String, String) {
 /// A table's header as the file writes it.
 fn header(path: &str) -> String {
     match path {
-        "source" | "source.users" | "source.registers" => format!("[[{path}]]"),
+        "source" | "source.users" | "source.registers" | "field" | "constant" => format!("[[{path}]]"),
+        "mapping" => "a mapping".to_owned(),
         _ => format!("[{path}]"),
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::names::show_address;
+use crate::decode::mapping::Mapping;
 use crate::obis::Obis;
 use crate::source::scaled::Scaled;
 
@@ -253,18 +254,35 @@ pub struct Source {
     /// Unique; letters, digits, `-`, `_` and `.`.
     pub name: Arc<str>,
     pub payload: Payload,
+    /// The user's table, where it is not a preset's.
+    pub mapping_file: Option<PathBuf>,
+    /// The zone of local times as it is written; none: the system's.
+    pub timezone: Option<String>,
     /// None: `kafka.topic`. May hold [`DEVICE`].
     pub kafka_topic: Option<String>,
     pub interface: Interface,
 }
 
 /// `source.payload`: what decodes this source's messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Payload {
     /// The document of the Austrian smart meter adapter.
     Sma,
     /// Any bytes are a reading.
     Any,
+    /// What another reader says, by a preset or a table of the user's.
+    Mapped(Arc<Mapping>),
+}
+
+impl Payload {
+    /// As messages call it: `sma`, `any`, a preset's name or a file's.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Sma => "sma",
+            Self::Any => "any",
+            Self::Mapped(mapping) => &mapping.name,
+        }
+    }
 }
 
 /// `source.type` with its keys.

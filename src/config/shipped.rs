@@ -28,6 +28,8 @@ fn all_set() -> String {
 const CERTIFICATE: &str = include_str!("../source/testdata/server.pem");
 const KEY: &str = include_str!("../source/testdata/server-key.pem");
 
+const MAPPING: &str = include_str!("../../edge-config/examples/mappings/heat-pump.toml");
+
 /// What `text` loads to, in a folder with all files that the shipped file names.
 fn loaded(text: &str) -> (tempfile::TempDir, Loaded) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -37,6 +39,7 @@ fn loaded(text: &str) -> (tempfile::TempDir, Loaded) {
                 Some("pem") => CERTIFICATE,
                 Some("key") => KEY,
                 Some("password" | "secret" | "token") => "correct horse battery staple\n",
+                Some("toml") => MAPPING,
                 _ => continue,
             };
             std::fs::write(folder.path().join(name), content).expect("write");
@@ -71,6 +74,9 @@ fn examples_are_right() {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(&folder).expect("edge-config/examples is shipped") {
         let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            continue;
+        }
         let (_folder, loaded) = loaded(&std::fs::read_to_string(&path).expect("text"));
         assert!(loaded.warnings.is_empty(), "{}: {:?}", path.display(), loaded.warnings);
         names.push(path.file_name().expect("a file").to_string_lossy().into_owned());
@@ -85,6 +91,8 @@ fn examples_are_right() {
             "modbus-registers.toml",
             "modbus-sunspec.toml",
             "msk.toml",
+            "other-readers.toml",
+            "own-mapping.toml",
             "redpanda.toml",
             "rest.toml",
             "scram.toml",
@@ -161,7 +169,7 @@ fn every_key_is_in_it() {
     let table: toml::Table = uncommented().parse().expect("the shipped file is TOML with every key set");
     assert_eq!(keys(&table), known());
     let (_folder, loaded) = loaded(&all_set());
-    assert_eq!(loaded.settings.sources.len(), 5);
+    assert_eq!(loaded.settings.sources.len(), 7);
 }
 
 /// Lines of a dump, with the table that they stand in; sources by their type.

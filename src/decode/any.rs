@@ -9,6 +9,7 @@ pub(super) fn decode(source: &str, topic: &str, bytes: &[u8]) -> Decoded {
     Decoded {
         device: if topic.is_empty() { source } else { topic }.to_owned(),
         measured_ms: None,
+        again_ms: None,
         partial: None,
         self_identified: false,
         json: is_json(bytes),

@@ -46,6 +46,15 @@ pub enum DecimalError {
 impl Decimal {
     pub const ZERO: Self = Self { negative: false, length: 0, exponent: 0, digits: [0; MAX_DIGITS] };
 
+    pub const ONE: Self = Self::power_of_ten(0);
+
+    /// 10 to the power of `exponent`.
+    pub const fn power_of_ten(exponent: i16) -> Self {
+        let mut digits = [0; MAX_DIGITS];
+        digits[0] = 1;
+        Self { negative: false, length: 1, exponent, digits }
+    }
+
     /// Whether it is below zero; `-0` is not.
     pub fn is_negative(&self) -> bool {
         self.negative && self.length > 0

@@ -62,7 +62,11 @@ impl Measurement {
         let Some(value) = self.value.decimal() else { return true };
         let register = meaning.kind == Kind::Register;
         let below_zero = match meaning.quantity {
-            Quantity::Voltage | Quantity::Frequency => true,
+            Quantity::Voltage
+            | Quantity::VoltageL1L2
+            | Quantity::VoltageL2L3
+            | Quantity::VoltageL3L1
+            | Quantity::Frequency => true,
             Quantity::ActiveNet => false,
             _ => register,
         };
@@ -77,8 +81,8 @@ fn most(quantity: Quantity, register: bool) -> i32 {
         // A terawatt hour: a thousand megawatts for forty days.
         _ if register => 12,
         // 110 kV, measured through transformers.
-        Quantity::Voltage => 6,
-        Quantity::Current => 5,
+        Quantity::Voltage | Quantity::VoltageL1L2 | Quantity::VoltageL2L3 | Quantity::VoltageL3L1 => 6,
+        Quantity::Current | Quantity::CurrentOfPhases => 5,
         Quantity::Frequency => 3,
         // Some devices write percent.
         Quantity::PowerFactor => 3,

@@ -12,11 +12,15 @@ use decimal::Decimal;
 mod any;
 pub mod decimal;
 mod flag;
+mod fold;
 mod json;
+mod mapped;
+pub mod mapping;
 mod sma;
 pub mod write;
 
 pub use flag::Flag;
+pub use fold::Folds;
 pub use sma::document as sma_document;
 
 /// The longest device name, in bytes of UTF-8. It becomes the key in Kafka and stands in every listing; a name typed
@@ -33,6 +37,8 @@ pub struct Decoded {
     pub device: String,
     /// When it was measured by the device's own clock, milliseconds since 1970; not checked for sense.
     pub measured_ms: Option<i64>,
+    /// The same local time once more, an hour after clocks were put back; [`Folds`] chooses.
+    pub again_ms: Option<i64>,
     /// Only a part of what the device says at this time: how long the rest is waited for. None: it is all of it.
     pub partial: Option<Duration>,
     /// Whether the payload can be told from every other of its device.
@@ -120,6 +126,10 @@ pub enum Reason {
     TooDeep { line: usize, column: usize },
     #[error("no measurement in it: of {members} members none is an object whose \"value\" is a number or a text")]
     NoMeasurement { members: usize },
+    #[error("nothing that the mapping {mapping} knows, in {values} values; meterferry map FILE shows what is there")]
+    NothingMapped { mapping: String, values: usize },
+    #[error("the mapping {mapping} has no such topic: {topic:?}")]
+    TopicNotMapped { mapping: String, topic: String },
     #[error("the device's name has {length} bytes; the limit is {MAX_DEVICE}")]
     DeviceTooLong { length: usize },
 }
@@ -135,11 +145,18 @@ pub fn decode(payload: &Payload, source: &str, topic: &str, bytes: &[u8]) -> Res
     let decoded = match payload {
         Payload::Sma => sma::decode(source, bytes)?,
         Payload::Any => any::decode(source, topic, bytes),
+        Payload::Mapped(mapping) => mapped::decode(mapping, source, topic, bytes)?,
     };
     match decoded.device.len() {
         0..=MAX_DEVICE => Ok(decoded),
         length => Err(Reason::DeviceTooLong { length }),
     }
+}
+
+/// A reading that says nothing.
+#[cfg(test)]
+fn nothing(device: &str) -> Decoded {
+    any::decode(device, "", b"")
 }
 
 #[cfg(test)]

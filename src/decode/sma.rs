@@ -21,6 +21,7 @@ pub(super) fn decode(source: &str, bytes: &[u8]) -> Result<Decoded, Reason> {
     Ok(Decoded {
         device: document.device(source),
         measured_ms: document.measured().map(|seconds| seconds * 1000),
+        again_ms: None,
         partial: None,
         self_identified: document.uptime,
         json: true,

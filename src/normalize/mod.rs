@@ -201,6 +201,7 @@ pub fn read(bytes: &[u8]) -> Option<Decoded> {
         measured_ms: None,
         self_identified: false,
         json: true,
+        again_ms: None,
         partial: None,
         measurements: entries.values().filter_map(measurement).collect(),
     })

@@ -26,10 +26,21 @@ pub enum Quantity {
     ActiveExport,
     ReactiveImport,
     ReactiveExport,
+    /// By quadrant: import of active with import of reactive, export with import, export with export, import with export.
+    ReactiveQ1,
+    ReactiveQ2,
+    ReactiveQ3,
+    ReactiveQ4,
     ApparentImport,
     ApparentExport,
     Current,
+    /// The phases' currents added up.
+    CurrentOfPhases,
     Voltage,
+    /// Between two phases.
+    VoltageL1L2,
+    VoltageL2L3,
+    VoltageL3L1,
     PowerFactor,
     Frequency,
     /// Import less export.
@@ -61,10 +72,10 @@ impl Meaning {
         use Quantity::*;
         let (power, energy) = match self.quantity {
             ActiveImport | ActiveExport | ActiveNet => ("W", "Wh"),
-            ReactiveImport | ReactiveExport => ("var", "varh"),
+            ReactiveImport | ReactiveExport | ReactiveQ1 | ReactiveQ2 | ReactiveQ3 | ReactiveQ4 => ("var", "varh"),
             ApparentImport | ApparentExport => ("VA", "VAh"),
-            Current => ("A", "Ah"),
-            Voltage => return Some("V"),
+            Current | CurrentOfPhases => ("A", "Ah"),
+            Voltage | VoltageL1L2 | VoltageL2L3 | VoltageL3L1 => return Some("V"),
             Frequency => return Some("Hz"),
             PowerFactor | Clock | MeterNumber | DeviceName | Fault | PowerFailures | Tariff => return None,
         };
@@ -99,6 +110,14 @@ fn words(quantity: Quantity, kind: Kind) -> &'static str {
         (ReactiveImport, true) => "reactive energy, import",
         (ReactiveExport, false) => "reactive power, export",
         (ReactiveExport, true) => "reactive energy, export",
+        (ReactiveQ1, false) => "reactive power, quadrant 1",
+        (ReactiveQ1, true) => "reactive energy, quadrant 1",
+        (ReactiveQ2, false) => "reactive power, quadrant 2",
+        (ReactiveQ2, true) => "reactive energy, quadrant 2",
+        (ReactiveQ3, false) => "reactive power, quadrant 3",
+        (ReactiveQ3, true) => "reactive energy, quadrant 3",
+        (ReactiveQ4, false) => "reactive power, quadrant 4",
+        (ReactiveQ4, true) => "reactive energy, quadrant 4",
         (ApparentImport, false) => "apparent power, import",
         (ApparentImport, true) => "apparent energy, import",
         (ApparentExport, false) => "apparent power, export",
@@ -107,7 +126,12 @@ fn words(quantity: Quantity, kind: Kind) -> &'static str {
         (ActiveNet, true) => "active energy, import less export",
         (Current, false) => "current",
         (Current, true) => "charge",
+        (CurrentOfPhases, false) => "current of all phases",
+        (CurrentOfPhases, true) => "charge of all phases",
         (Voltage, _) => "voltage",
+        (VoltageL1L2, _) => "voltage between phases 1 and 2",
+        (VoltageL2L3, _) => "voltage between phases 2 and 3",
+        (VoltageL3L1, _) => "voltage between phases 3 and 1",
         (PowerFactor, _) => "power factor",
         (Frequency, _) => "frequency",
         (Clock, _) => "the meter's clock",
@@ -137,6 +161,7 @@ fn electricity(code: &Obis) -> Option<Meaning> {
         c @ 1..=20 => (c, None),
         // 21 to 80: the same quantities, twenty numbers a phase.
         c @ 21..=80 => ((c - 1) % 20 + 1, Some((c - 1) / 20)),
+        c @ (90 | 124..=126) => (c, None),
         _ => return None,
     };
     let quantity = match group {
@@ -144,6 +169,10 @@ fn electricity(code: &Obis) -> Option<Meaning> {
         2 => ActiveExport,
         3 => ReactiveImport,
         4 => ReactiveExport,
+        5 => ReactiveQ1,
+        6 => ReactiveQ2,
+        7 => ReactiveQ3,
+        8 => ReactiveQ4,
         9 => ApparentImport,
         10 => ApparentExport,
         11 => Current,
@@ -151,6 +180,10 @@ fn electricity(code: &Obis) -> Option<Meaning> {
         13 => PowerFactor,
         14 => Frequency,
         16 => ActiveNet,
+        90 => CurrentOfPhases,
+        124 => VoltageL1L2,
+        125 => VoltageL2L3,
+        126 => VoltageL3L1,
         _ => return None,
     };
     let kind = match code.d() {
@@ -159,7 +192,7 @@ fn electricity(code: &Obis) -> Option<Meaning> {
         8 => Kind::Register,
         _ => return None,
     };
-    let sums = matches!(group, 1..=4 | 9..=11 | 16);
+    let sums = matches!(group, 1..=11 | 16 | 90);
     if kind == Kind::Register && !sums {
         return None;
     }
@@ -215,6 +248,10 @@ mod tests {
             ("3.7.0", "reactive power, import [var]"),
             ("9.8.0", "apparent energy, import [VAh]"),
             ("10.7.0", "apparent power, export [VA]"),
+            ("5.8.0", "reactive energy, quadrant 1 [varh]"),
+            ("28.8.0", "reactive energy, quadrant 4, phase 1 [varh]"),
+            ("90.7.0", "current of all phases [A]"),
+            ("126.7.0", "voltage between phases 3 and 1 [V]"),
             ("13.7.0", "power factor [-]"),
             ("14.7.0", "frequency [Hz]"),
             ("21.7.0", "active power, import, phase 1 [W]"),

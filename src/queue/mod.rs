@@ -54,6 +54,7 @@ mod diary;
 pub mod disk;
 mod error;
 mod folder;
+pub mod forget;
 mod frame;
 mod identity;
 pub mod inspect;

@@ -21,9 +21,13 @@ use super::record::{self, Content, Stored, WINDOW_KEY};
 use super::release;
 use super::segment::{self, Active, Reader, SegmentError};
 use super::thin::Thinning;
+use crate::reading::{Body, Gap, Reading};
 
 /// Packed bytes in one transaction; what the database holds back until then fits its write buffer.
 const FLUSH: usize = 512 << 10;
+
+/// Why a forgotten reading is missing.
+const FORGOTTEN: &str = "the device was forgotten";
 
 /// What stays of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +45,7 @@ pub(super) struct Rewritten {
     pub unfinished: PathBuf,
     /// Bytes of its file.
     pub bytes: u64,
-    /// Records that were left out.
+    /// Records that were left out, or became gaps.
     pub dropped: u64,
 }
 
@@ -53,9 +57,46 @@ pub(super) fn rewrite(
     keep: Keep,
     cancelled: &AtomicBool,
 ) -> Result<Option<Rewritten>, SegmentError> {
+    let path = segment::path(folder, first);
+    rewritten(folder, first, origin, cancelled, |source| match keep {
+        Keep::All => Ok(Some(Choice::All)),
+        Keep::OneIn { seconds } => Ok(source.thinned(seconds, &path)?.map(Choice::These)),
+    })
+}
+
+/// Rewrites the sealed segment `first`; readings that `is_meant` points at become gaps.
+pub(super) fn rewrite_without(
+    folder: &Folder,
+    first: u64,
+    origin: u128,
+    is_meant: &dyn Fn(&Reading) -> bool,
+) -> Result<Option<Rewritten>, SegmentError> {
+    rewritten(folder, first, origin, &AtomicBool::new(false), |_| Ok(Some(Choice::Without(is_meant))))
+}
+
+/// Which records stay as they are.
+enum Choice<'a> {
+    All,
+    /// Rising; the others are left out.
+    These(Vec<u64>),
+    /// In place of such readings there are gaps.
+    Without(&'a dyn Fn(&Reading) -> bool),
+}
+
+/// `choose` gives none where it was cancelled.
+fn rewritten<'a>(
+    folder: &Folder,
+    first: u64,
+    origin: u128,
+    cancelled: &AtomicBool,
+    choose: impl FnOnce(&Source<'_>) -> Result<Option<Choice<'a>>, SegmentError>,
+) -> Result<Option<Rewritten>, SegmentError> {
     let unfinished = segment::replacement(folder, first);
     let source = Source { reader: Reader::open(folder, first, origin)?, origin, cancelled };
-    let rewritten = write(folder, &source, segment::path(folder, first), keep, &unfinished);
+    let rewritten = choose(&source).and_then(|choice| match choice {
+        Some(choice) => write(folder, &source, segment::path(folder, first), &choice, &unfinished),
+        None => Ok(None),
+    });
     if !matches!(rewritten, Ok(Some(_))) {
         // What cannot be removed now is removed at the next start.
         let _ = folder.remove_if_there(&unfinished);
@@ -67,25 +108,27 @@ fn write(
     folder: &Folder,
     source: &Source<'_>,
     path: PathBuf,
-    keep: Keep,
+    choice: &Choice<'_>,
     unfinished: &Path,
 ) -> Result<Option<Rewritten>, SegmentError> {
-    let chosen = match keep {
-        Keep::All => None,
-        Keep::OneIn { seconds } => match source.thinned(seconds, &path)? {
-            None => return Ok(None),
-            chosen => chosen,
-        },
-    };
     let failed = |error: io::Error| SegmentError::Io { path: unfinished.to_owned(), source: error };
     let target = Active::begin(folder, unfinished.to_owned(), source.window(&path)?.into_iter())?;
     let mut pen = Pen { packer: Packer::new(source.origin).map_err(failed)?, target, batch: Batch::default() };
     let (mut kept, mut dropped) = (Digest::default(), 0);
-    let complete = source.each(&path, |sequence, bytes, _| {
-        if chosen.as_ref().is_some_and(|chosen| chosen.binary_search(&sequence).is_err()) {
-            dropped += 1;
-            return Ok(());
-        }
+    let complete = source.each(&path, |sequence, bytes, stored| {
+        let gap = match choice {
+            Choice::All => None,
+            Choice::These(chosen) if chosen.binary_search(&sequence).is_ok() => None,
+            Choice::These(_) => {
+                dropped += 1;
+                return Ok(());
+            }
+            Choice::Without(is_meant) => forgotten(sequence, stored, *is_meant),
+        };
+        let gap = gap.map(|gap| record::encode(source.origin, sequence, &gap)).transpose();
+        let gap = gap.map_err(|error| failed(io::Error::other(error.to_string())))?;
+        dropped += u64::from(gap.is_some());
+        let bytes = gap.as_deref().unwrap_or(bytes);
         kept.add(sequence, bytes);
         pen.put(sequence, bytes).map_err(|error| error.at(unfinished))
     })?;
@@ -108,6 +151,15 @@ fn write(
     }
     let bytes = folder.disk.size(unfinished).map_err(failed)?;
     Ok(Some(Rewritten { unfinished: unfinished.to_owned(), bytes, dropped }))
+}
+
+/// What stands in a reading's place, if it is one of those that are meant.
+fn forgotten(sequence: u64, stored: &Stored, is_meant: &dyn Fn(&Reading) -> bool) -> Option<Stored> {
+    let Content::Record(Body::Reading(reading)) = &stored.content else { return None };
+    is_meant(reading).then(|| {
+        let gap = Gap { first: sequence, last: sequence, reason: FORGOTTEN.to_owned(), noticed: reading.received };
+        Stored { release_point: stored.release_point, content: Content::Record(Body::Gap(gap)) }
+    })
 }
 
 /// A segment whose records are checked as they are read.

@@ -206,7 +206,7 @@ impl Store {
     }
 
     /// Seals the active segment and begins a new one.
-    fn roll(&mut self) -> Result<(), QueueError> {
+    pub(super) fn roll(&mut self) -> Result<(), QueueError> {
         if let Some(active) = self.active.take() {
             active.seal()?;
         }

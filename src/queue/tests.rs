@@ -575,6 +575,49 @@ fn fingerprints_are_of_key_and_content() {
     stop(queue);
 }
 
+/// Promises 4 and 5: of a device that is forgotten nothing is left on the disk, a gap stands for each of its readings, and
+/// its neighbours are as they were.
+#[test]
+fn a_forgotten_device_leaves_gaps() {
+    const NAME: &str = "somebody's meter";
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = Options { segment_size: 64 << 10, ..options(folder.path()) };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let queue = start(&options);
+    for first in (0..120).step_by(3) {
+        append(&queue, first..first + 3);
+        let Body::Reading(reading) = body(first) else { panic!("a reading") };
+        let payload = Bytes::from(format!("{NAME} says {first:>4000}"));
+        let body = Body::Reading(Reading { device: NAME.to_owned(), payload, ..reading });
+        let mark = body.marks().1[0];
+        runtime.block_on(queue.intake.append(body, mark, Receipt::unneeded(), SOON)).expect("the queue takes it");
+    }
+    let is_meant = |reading: &Reading| reading.device == NAME;
+    let locked = forget::forget(&options, &is_meant, |_, _| ());
+    assert!(matches!(locked, Err(forget::ForgetError::NotClosed | forget::ForgetError::Open(_))), "{locked:?}");
+    stop(queue);
+    let forgotten = forget::forget(&options, &is_meant, |_, _| ()).expect("it is forgotten");
+    assert_eq!(forgotten, forget::Forgotten { readings: 40, dead_letters: 0 });
+    let again = forget::forget(&options, &is_meant, |_, _| ()).expect("nothing is left");
+    assert_eq!(again, forget::Forgotten::default());
+    for file in fs::read_dir(&options.path).expect("files") {
+        let path = file.expect("a file").path();
+        let content = fs::read(&path).expect("readable");
+        assert!(!content.windows(NAME.len()).any(|window| window == NAME.as_bytes()), "{}", path.display());
+    }
+    let mut queue = start(&options);
+    let entries = read_all(&mut queue.outlet);
+    assert_eq!(entries.iter().map(|entry| entry.sequence).collect::<Vec<_>>(), (1..=160).collect::<Vec<_>>());
+    let (gaps, readings): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| matches!(entry.body, Body::Gap(_)));
+    assert_eq!(readings.into_iter().map(number_of).collect::<Vec<_>>(), (0..120).collect::<Vec<_>>());
+    assert!(
+        gaps.iter()
+            .all(|gap| matches!(&gap.body, Body::Gap(it) if (it.first, it.last) == (gap.sequence, gap.sequence)))
+    );
+    append(&queue, 120..123);
+    stop(queue);
+}
+
 /// Promise 3: the messages that one reading was made of are recognised after a restart, each by itself.
 #[test]
 fn the_window_knows_every_message_of_a_reading() {

@@ -25,6 +25,14 @@ pub struct Options {
     pub step: Duration,
 }
 
+/// What a meter shows at one time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moment {
+    /// Milliseconds since 1970.
+    pub now_ms: i64,
+    pub meter: State,
+}
+
 /// A meter's figures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
@@ -123,6 +131,13 @@ impl Adapter {
             packets = packets,
         )
         .into_bytes()
+    }
+
+    /// What the meter shows at this moment; then it runs on by one step.
+    pub fn moment(&mut self) -> Moment {
+        let moment = Moment { now_ms: self.now_ms, meter: self.state() };
+        self.skip(1);
+        moment
     }
 
     /// What the meter shows at this moment.

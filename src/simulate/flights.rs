@@ -10,6 +10,7 @@ use bytes::Bytes;
 pub(super) struct Flight {
     /// None until it was written to the connection.
     pub(super) packet_id: Option<u16>,
+    pub(super) topic: String,
     pub(super) payload: Bytes,
     /// How often it was written to a connection.
     pub(super) sends: u32,
@@ -27,8 +28,8 @@ impl Flights {
         self.0.is_empty()
     }
 
-    pub(super) fn push(&mut self, payload: Bytes) {
-        self.0.push_back(Flight { packet_id: None, payload, sends: 0 });
+    pub(super) fn push(&mut self, topic: String, payload: Bytes) {
+        self.0.push_back(Flight { packet_id: None, topic, payload, sends: 0 });
     }
 
     /// The next document was written with this packet id; 0: with QoS 0, and nobody will acknowledge it.
@@ -74,7 +75,7 @@ mod tests {
     fn what_is_not_acknowledged_is_sent_again_in_order() {
         let mut flights = Flights::default();
         for payload in ["a", "b", "c"] {
-            flights.push(Bytes::from(payload));
+            flights.push("sma".to_owned(), Bytes::from(payload));
         }
         assert!(flights.sent(1).is_none() && flights.sent(2).is_none());
         assert_eq!(flights.acknowledged(1).map(|flight| flight.payload), Some(Bytes::from("a")));
@@ -96,7 +97,7 @@ mod tests {
             for step in steps {
                 match step {
                     0..=4 => {
-                        flights.push(Bytes::from(pushed.to_string()));
+                        flights.push("sma".to_owned(), Bytes::from(pushed.to_string()));
                         pushed += 1;
                         flights.sent(next_id);
                         written.push_back(next_id);

@@ -9,6 +9,7 @@ pub mod modbus;
 pub mod modbus_fault;
 pub mod mqtt;
 mod random;
+pub mod reader;
 pub mod rest;
 pub mod rest_fault;
 pub mod session;

@@ -5,6 +5,7 @@
 //! marked as repeated then: the broker may have it twice. Like the real adapter, a live one measures on while no broker
 //! listens, and what it measured then is gone; that is reported as missed.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use rumqttc::{
     AsyncClient, ConnAck, ConnectionError, EventLoop, MqttOptions, Outgoing, Packet, QoS, Request, StateError,
 };
@@ -20,6 +22,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::adapter::{self, Adapter};
 use super::flights::{Flight, Flights};
+use super::reader::{Message, Reader};
 use crate::backoff::Backoff;
 use crate::config::settings::Login;
 use crate::shutdown::Shutdown;
@@ -49,6 +52,8 @@ pub struct Options {
     pub host: String,
     pub port: u16,
     pub topic: String,
+    /// Another reader in place of the adapter, on its own topics.
+    pub reader: Option<Reader>,
     pub login: Option<Login>,
     /// Adapters, each a device of its own.
     pub devices: u32,
@@ -171,6 +176,8 @@ struct Publisher {
     /// When the next document is due.
     due: Instant,
     made: u64,
+    /// Of the last document, what is not sent yet: a reader may need several messages.
+    waiting: VecDeque<Message>,
     connected: bool,
     /// Until when a stop waits.
     stopping: Option<Instant>,
@@ -207,6 +214,7 @@ impl Publisher {
             adapter: None,
             due: Instant::now(),
             made: 0,
+            waiting: VecDeque::new(),
             connected: false,
             stopping: None,
             backoff: Backoff::new(RECONNECT.0, RECONNECT.1),
@@ -232,7 +240,7 @@ impl Publisher {
         let enough = self.options.count.is_some_and(|count| self.made >= count);
         match self.stopping {
             Some(_) => self.flights.is_empty() || !self.connected,
-            None => enough && self.flights.is_empty(),
+            None => enough && self.waiting.is_empty() && self.flights.is_empty(),
         }
     }
 
@@ -240,7 +248,7 @@ impl Publisher {
         self.connected
             && self.stopping.is_none()
             && self.flights.len() < self.options.window
-            && self.options.count.is_none_or(|count| self.made < count)
+            && (!self.waiting.is_empty() || self.options.count.is_none_or(|count| self.made < count))
     }
 
     /// The connection's next event, while documents are handed to it as they come due. None: the stop waited enough.
@@ -271,19 +279,35 @@ impl Publisher {
         let interval = self.options.interval;
         self.miss(interval);
         while self.may_send() {
-            let Some(adapter) = &mut self.adapter else { return };
-            let payload = Bytes::from(adapter.document());
+            if self.waiting.is_empty() {
+                let Some(messages) = self.measured() else { return };
+                self.waiting = messages;
+                self.made += 1;
+                self.due += interval;
+            }
+            let Some(Message { topic, payload }) = self.waiting.pop_front() else { return };
+            let payload = Bytes::from(payload);
             let qos = if self.options.acknowledged { QoS::AtLeastOnce } else { QoS::AtMostOnce };
-            self.flights.push(payload.clone());
-            self.made += 1;
+            self.flights.push(topic.clone(), payload.clone());
             self.client
-                .try_publish(&self.options.topic, qos, false, payload)
+                .try_publish(topic, qos, false, payload)
                 .expect("the channel has room for the window, and its other end is in this task");
-            self.due += interval;
-            if !interval.is_zero() {
+            if !interval.is_zero() && self.waiting.is_empty() {
                 return;
             }
         }
+    }
+
+    /// All messages of the next document.
+    fn measured(&mut self) -> Option<VecDeque<Message>> {
+        let adapter = self.adapter.as_mut()?;
+        Some(match self.options.reader {
+            Some(reader) => reader.messages(&adapter.moment(), &TimeZone::system()).into(),
+            None => {
+                let payload = String::from_utf8_lossy(&adapter.document()).into_owned();
+                [Message { topic: self.options.topic.clone(), payload }].into()
+            }
+        })
     }
 
     /// A live meter does not wait for its listener.
@@ -330,7 +354,7 @@ impl Publisher {
         }
         let qos = if self.options.acknowledged { QoS::AtLeastOnce } else { QoS::AtMostOnce };
         for flight in self.flights.again(connack.session_present) {
-            let mut publish = rumqttc::Publish::new(&self.options.topic, qos, flight.payload.clone());
+            let mut publish = rumqttc::Publish::new(&flight.topic, qos, flight.payload.clone());
             publish.pkid = flight.packet_id.unwrap_or(0);
             publish.dup = flight.packet_id.is_some();
             eventloop.pending.push_back(Request::Publish(publish));

@@ -19,6 +19,8 @@ pub mod modbus_device;
 pub mod modbus_fault;
 mod modbus_outage;
 pub mod modbus_probe;
+#[cfg(test)]
+mod modbus_tests;
 mod modbus_wire;
 pub mod mqtt;
 mod mqtt_connection;

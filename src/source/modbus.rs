@@ -155,8 +155,8 @@ impl<'s> Poller<'s> {
             self.source.metrics.disconnects.one();
             result = self.read().await;
         }
-        match result {
-            Ok(picture) => Ok(self.document(picture)),
+        match result.and_then(|picture| self.document(picture)) {
+            Ok(document) => Ok(document),
             Err(fault) => {
                 let metrics = &self.source.metrics;
                 metrics.failed_polls.one();
@@ -194,11 +194,14 @@ impl<'s> Poller<'s> {
         result
     }
 
-    fn document(&mut self, mut picture: Picture) -> Vec<u8> {
-        self.number += 1;
-        self.chronicle.read();
+    fn document(&mut self, mut picture: Picture) -> Result<Vec<u8>, Fault> {
         let now = Instant::now().into_std();
         let falls = self.counters.judge(&mut picture);
+        if picture.measured.is_empty() {
+            return Err(Fault::Nothing);
+        }
+        self.number += 1;
+        self.chronicle.read();
         let metrics = &self.source.metrics;
         metrics.fallen.add(falls.len() as u64);
         self.chronicle.fell(&falls, now);
@@ -216,7 +219,7 @@ impl<'s> Poller<'s> {
         self.absurd = wrong > 0;
         let serial = self.serial.as_deref();
         let name = self.source.settings.device.as_deref().or(serial).unwrap_or(&self.source.name);
-        measured::document(serial, Some(name), &picture)
+        Ok(measured::document(serial, Some(name), &picture))
     }
 
     async fn leave(self) {

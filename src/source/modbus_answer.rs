@@ -83,11 +83,12 @@ impl Answer {
         }
         let word = |bytes: &[u8], at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
         let (asked, head) = (&self.request[..], &self.head[..]);
-        if self.came >= 2 && word(head, 0) != word(asked, 0) {
-            return Err(Malformed::Transaction { asked: word(asked, 0), got: word(head, 0) });
-        }
+        // Before the transaction: what speaks another language hits no number of ours either.
         if self.came >= 4 && word(head, 2) != 0 {
             return Err(Malformed::Protocol(word(head, 2)));
+        }
+        if self.came >= 2 && word(head, 0) != word(asked, 0) {
+            return Err(Malformed::Transaction { asked: word(asked, 0), got: word(head, 0) });
         }
         if self.came >= 7 && head[6] != asked[6] {
             return Err(Malformed::Unit { asked: asked[6], got: head[6] });

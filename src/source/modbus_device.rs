@@ -17,9 +17,12 @@ use crate::source::measured::Picture;
 use crate::source::modbus_answer::Malformed;
 use crate::source::modbus_fault::Fault;
 use crate::source::modbus_wire::Wire;
-use crate::source::registers::{self, Block};
+use crate::source::registers::{self, Block, MAX_BLOCK};
 use crate::source::sunspec::{BASES, COMMON_LENGTH, Chain, Common, MARKER, Model, meter_words};
 use crate::source::sunspec_meter::{self, FLOAT_LENGTH, INTEGER_LENGTH};
+
+/// A model's id and length.
+const HEAD: u16 = 2;
 
 /// A device, and what was found in it.
 pub struct Device {
@@ -117,12 +120,19 @@ impl Device {
     /// Why there are no values. Where [`Fault::keeps_connection`] denies it, the device must be dropped.
     pub async fn read(&mut self) -> Result<Picture, Fault> {
         let mut asked = Asking { context: &mut self.context, timeout: self.timeout };
-        let picture = match &self.identity {
+        Ok(match &self.identity {
             Identity::SunSpec { meter, .. } => {
+                // What a gateway shows behind one connection may be another meter the next time.
                 let known = if meter.id >= 211 { FLOAT_LENGTH } else { INTEGER_LENGTH };
-                let block =
-                    Block { function: Function::Holding, address: meter.address, count: meter.length.min(known) };
-                sunspec_meter::read(meter.id, &asked.registers(block).await?)
+                let count = meter.length.min(known);
+                let body = if count + HEAD <= MAX_BLOCK {
+                    asked.model(meter, count).await?
+                } else {
+                    // One word too long for one answer with its head.
+                    asked.model(meter, 0).await?;
+                    asked.registers(Block { function: Function::Holding, address: meter.address, count }).await?
+                };
+                sunspec_meter::read(meter.id, &body)
             }
             Identity::Registers { registers, blocks } => {
                 let mut answers = Vec::with_capacity(blocks.len());
@@ -131,8 +141,7 @@ impl Device {
                 }
                 registers::read(registers, &answers)
             }
-        };
-        if picture.measured.is_empty() { Err(Fault::Nothing) } else { Ok(picture) }
+        })
     }
 
     /// Says goodbye, for as long as one answer may take.
@@ -218,6 +227,16 @@ struct Asking<'c> {
 }
 
 impl Asking<'_> {
+    /// The first `count` registers of a model, if it still stands where it stood.
+    async fn model(&mut self, model: &Model, count: u16) -> Result<Vec<u16>, Fault> {
+        let block = Block { function: Function::Holding, address: model.address - HEAD, count: count + HEAD };
+        let mut words = self.registers(block).await?;
+        if words[..usize::from(HEAD)] != [model.id, model.length] {
+            return Err(Fault::Moved { was: model.id, now: words[0] });
+        }
+        Ok(words.split_off(HEAD.into()))
+    }
+
     /// The words of a block, exactly as many as were asked for.
     async fn registers(&mut self, block: Block) -> Result<Vec<u16>, Fault> {
         let Block { function, address, count } = block;

@@ -24,6 +24,9 @@ pub enum Fault {
     Chain(#[from] ChainError),
     #[error("its models are {0}")]
     NoMeter(String),
+    /// Something else stands where the meter was found.
+    #[error("model {was} was found there, now there is {now}")]
+    Moved { was: u16, now: u16 },
     #[error("none of its values is a number")]
     Nothing,
 }
@@ -35,17 +38,20 @@ impl Fault {
         Self::NoMeter(if ids.is_empty() { "none at all".to_owned() } else { ids.join(", ") })
     }
 
-    /// Whether the connection can go on being used: the answer was a right one.
+    /// Whether the connection can go on being used: the answer was a right one, and the meter is where it was.
     pub fn keeps_connection(&self) -> bool {
         match self {
-            Self::Exception { .. } | Self::Nothing => true,
+            // Registers that are not there any more are looked for anew.
+            Self::Exception { code, .. } => *code != 2,
+            Self::Nothing => true,
             Self::Unreachable(_)
             | Self::Silent(_)
             | Self::Closed(_)
             | Self::Malformed(_)
             | Self::NoMarker(_)
             | Self::Chain(_)
-            | Self::NoMeter(_) => false,
+            | Self::NoMeter(_)
+            | Self::Moved { .. } => false,
         }
     }
 
@@ -80,6 +86,7 @@ impl Fault {
             Self::NoMarker(_) => "the Modbus device shows no SunSpec models",
             Self::Chain(_) => "the Modbus device's SunSpec models cannot be followed",
             Self::NoMeter(_) => "the Modbus device has SunSpec models, and none is a meter's (201 to 204, 211 to 214)",
+            Self::Moved { .. } => "the Modbus device's SunSpec models have changed; the meter is looked for anew",
             Self::Nothing => "the Modbus device answered, and none of its values is a number",
         }
     }
@@ -103,6 +110,7 @@ impl Fault {
             }
             Self::Chain(_) => "report it to its maker; list its registers in [[source.registers]] meanwhile",
             Self::NoMeter(_) => "is the meter attached to it, and does it have a unit id of its own?",
+            Self::Moved { .. } => "nothing is to be done, unless its meter was taken away",
             Self::Nothing => "is the meter behind it connected? Do the types in [[source.registers]] fit?",
         }
     }

@@ -27,8 +27,11 @@ pub async fn visit(settings: &Modbus) -> Result<Found, Fault> {
     let identity = device.identity.clone();
     let mut picture = device.read().await;
     let mut document = Vec::new();
-    if let Ok(picture) = &mut picture {
-        Counters::default().judge(picture);
+    if let Ok(found) = &mut picture {
+        Counters::default().judge(found);
+    }
+    picture = picture.and_then(|found| if found.measured.is_empty() { Err(Fault::Nothing) } else { Ok(found) });
+    if let Ok(picture) = &picture {
         document = measured::document(identity.serial(), settings.device.as_deref(), picture);
     }
     device.close().await;

@@ -37,6 +37,7 @@ impl Wanted {
         match payload {
             Payload::Sma => Self::Document,
             Payload::Any => Self::Anything,
+            Payload::Mapped(_) => Self::Json,
         }
     }
 }

@@ -9,29 +9,38 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use meterferry::clock::Clock;
-use meterferry::config::settings::{MqttListener, Payload, Rest};
-use meterferry::config::{self, Environment};
+use meterferry::config::settings::{Function, Modbus, MqttListener, Payload, Register, RegisterType, Rest, WordOrder};
+use meterferry::config::{self, Environment, Preset};
 use meterferry::daily::DailyReceipt;
 use meterferry::metrics::SourceMetrics;
 use meterferry::obis::Obis;
 use meterferry::queue;
 use meterferry::reading::Body;
+use meterferry::source::measured::{self, Counters};
+use meterferry::source::modbus_device::{Device, Search};
 use meterferry::source::mqtt_listener::{self, ListenerSource};
 use meterferry::source::rest_answer::Wanted;
 use meterferry::source::rest_probe;
 use meterferry::{decode, shutdown};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Takes any bytes.
 pub type Target = fn(&[u8]);
 
 /// Each target, under the name of its folder of seeds.
-pub const ALL: [(&str, Target); 6] = [
+pub const ALL: [(&str, Target); 11] = [
     ("document", document),
+    ("fields", fields),
+    ("codes", codes),
+    ("topics", topics),
+    ("mapping", mapping),
     ("obis", obis),
     ("record", record),
     ("configuration", configuration),
     ("listener", listener),
+    ("modbus", modbus),
     ("rest", rest),
 ];
 
@@ -46,6 +55,62 @@ pub fn document(bytes: &[u8]) {
             // What the forwarder makes a header of.
             assert!(decoded.measured_ms.is_none_or(|ms| ms > i64::MIN));
             assert_eq!(decode::decode(&payload, "source", "topic", bytes), Ok(decoded), "it depends on nothing else");
+        }
+    }
+}
+
+/// A message of a reader whose fields have names.
+pub fn fields(bytes: &[u8]) {
+    mapped(
+        &["tasmota-sml", "tasmota-plug", "shelly-pro-3em", "ams-reader", "dsmr-reader", "zigbee2mqtt-plug"],
+        "topic",
+        bytes,
+    );
+}
+
+/// A message of a reader whose keys are OBIS codes.
+pub fn codes(bytes: &[u8]) {
+    mapped(&["shrdzm", "amis-reader"], "SHRDZM/a/a/sensor", bytes);
+}
+
+/// A message with one value. The topic stands in the first line, the payload below.
+pub fn topics(bytes: &[u8]) {
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    let payload = bytes.get(end + 1..).unwrap_or_default();
+    let Ok(topic) = std::str::from_utf8(&bytes[..end]) else { return };
+    mapped(&["vzlogger", "sml2mqtt", "esphome", "shelly-em"], topic, payload);
+}
+
+fn mapped(presets: &[&str], topic: &str, bytes: &[u8]) {
+    static PRESETS: OnceLock<BTreeMap<&str, Payload>> = OnceLock::new();
+    let vienna = || TimeZone::get("Europe/Vienna").unwrap_or(TimeZone::UTC);
+    let read = |preset: &Preset| (preset.name, Payload::Mapped(preset.mapping(vienna()).into()));
+    let known = PRESETS.get_or_init(|| config::PRESETS.iter().map(read).collect());
+    for name in presets {
+        let payload = &known[name];
+        if let Ok(decoded) = decode::decode(payload, "source", topic, bytes) {
+            assert!(!decoded.device.is_empty(), "a reading without a key");
+            assert!(
+                decoded.again_ms.is_none_or(|again| Some(again) > decoded.measured_ms),
+                "an hour that comes again is later"
+            );
+            assert_eq!(decode::decode(payload, "source", topic, bytes), Ok(decoded), "it depends on nothing else");
+        }
+    }
+}
+
+/// A mapping of a person's own: refused with words, or a table that reads any message.
+pub fn mapping(bytes: &[u8]) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("mine.toml");
+    std::fs::write(&path, bytes).expect("written");
+    match config::mapping_file(&path, TimeZone::UTC) {
+        Err(problems) => assert!(!problems.to_string().is_empty(), "refused without a word"),
+        Ok(mapping) => {
+            let payload = Payload::Mapped(mapping.into());
+            for (topic, message) in [("a/b", &b"{\"power\":{\"electric\":1.5},\"1.8.0\":2}"[..]), ("a", b"1")] {
+                let _ = decode::decode(&payload, "source", topic, message);
+            }
         }
     }
 }
@@ -117,6 +182,84 @@ pub fn listener(bytes: &[u8]) {
     let mut answer = [0; 4];
     next.read_exact(&mut answer).expect("the listener answers");
     assert_eq!(answer, [0x20, 2, 0, 0], "CONNACK, accepted");
+}
+
+/// What a Modbus device answers, to the search for its meter and to three polls: the first byte says whether the rest are
+/// registers in right answers, or the answers themselves, and whether it is asked as SunSpec or for a table of registers.
+/// Whatever it is, it ends in a document of the adapter's kind or in a fault that has words.
+pub fn modbus(bytes: &[u8]) {
+    let Some((mode, answers)) = bytes.split_first() else { return };
+    let (raw, table) = (mode & 1 != 0, mode & 2 != 0);
+    let clock = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    clock.expect("a runtime").block_on(async {
+        let (ours, theirs) = tokio::io::duplex(4096);
+        tokio::join!(answer(theirs, raw, answers), ask(ours, table));
+    });
+}
+
+async fn ask(stream: tokio::io::DuplexStream, table: bool) {
+    let register = |address, kind, code: &str| Register {
+        address,
+        function: Function::Holding,
+        kind,
+        order: WordOrder::LowFirst,
+        factor: "0.1".parse().expect("a factor"),
+        code: code.parse().expect("a code"),
+    };
+    let registers =
+        [(3, RegisterType::U32, "1-0:1.8.0"), (8, RegisterType::F64, "1-0:16.7.0"), (90, RegisterType::I16, "14.7.0")];
+    let settings = Modbus {
+        host: String::new(),
+        port: 502,
+        unit: 1,
+        interval: PATIENCE,
+        timeout: Duration::from_secs(1),
+        reconnect_max_delay: PATIENCE,
+        device: None,
+        base: None,
+        registers: registers.into_iter().filter(|_| table).map(|(at, kind, code)| register(at, kind, code)).collect(),
+    };
+    let mut counters = Counters::default();
+    let mut device = match Device::over(stream, &settings, &mut Search::default()).await {
+        Ok(device) => device,
+        Err(fault) => return assert!(!fault.words().is_empty() && !fault.cure().is_empty()),
+    };
+    for _ in 0..3 {
+        match device.read().await {
+            Ok(mut picture) => {
+                counters.judge(&mut picture);
+                let document = measured::document(device.identity.serial(), Some("meter"), &picture);
+                if !picture.measured.is_empty() {
+                    decode::decode(&Payload::Sma, "source", "", &document).expect("the adapter's document");
+                }
+            }
+            Err(fault) if fault.keeps_connection() => {}
+            Err(fault) => return assert!(!fault.words().is_empty() && !fault.cure().is_empty()),
+        }
+    }
+}
+
+async fn answer(mut stream: tokio::io::DuplexStream, raw: bool, answers: &[u8]) {
+    let mut left = answers;
+    let mut question = [0; 12];
+    while !left.is_empty() && stream.read_exact(&mut question).await.is_ok() {
+        let wanted = usize::from(u16::from_be_bytes([question[10], question[11]])) * 2;
+        let (mut values, rest) = left.split_at(if raw { wanted + 9 } else { wanted }.min(left.len()));
+        left = rest;
+        let mut answer = Vec::new();
+        if !raw {
+            answer.extend([question[0], question[1], 0, 0]);
+            answer.extend(u16::try_from(wanted + 3).expect("at most 125 registers").to_be_bytes());
+            answer.extend([question[6], question[7], u8::try_from(wanted).expect("at most 125 registers")]);
+        }
+        answer.extend(std::mem::take(&mut values));
+        if !raw {
+            answer.resize(wanted + 9, 0);
+        }
+        if stream.write_all(&answer).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// MQTT 3.1.1, clean session, client id `next`.
@@ -215,7 +358,7 @@ fn answering() -> &'static Answering {
         let port = listener.local_addr().expect("an address").port();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                answer(stream.expect("a visitor"), answering());
+                answer_over_http(stream.expect("a visitor"), answering());
             }
         });
         Answering { port, says: Mutex::new(Vec::new()) }
@@ -223,7 +366,7 @@ fn answering() -> &'static Answering {
     device
 }
 
-fn answer(mut stream: TcpStream, device: &Answering) {
+fn answer_over_http(mut stream: TcpStream, device: &Answering) {
     stream.set_read_timeout(Some(PATIENCE)).expect("an open socket");
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|read| read == 1) {

@@ -14,6 +14,7 @@
 //! - [`document`], [`publisher`]: the adapter's document, numbered, and a client that counts its acknowledgements.
 //! - [`on_disk`]: what is in a queue's folder while no agent runs.
 //! - [`adapter`]: the adapter as it speaks to the agent's own listener.
+//! - [`meters`]: SunSpec meters on Modbus TCP, which do wrong on demand.
 //! - [`rest_device`]: a device that is asked over HTTP, by Python's own server.
 //! - [`line`]: all of them joined, as most tests want it.
 //! - [`auditor`]: reads everything that Kafka has and compares it with what was published; shares no code with the agent.
@@ -30,6 +31,7 @@ pub mod document;
 pub mod kafka;
 pub mod line;
 pub mod logged_disk;
+pub mod meters;
 pub mod mosquitto;
 pub mod namespace;
 pub mod on_disk;

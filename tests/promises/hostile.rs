@@ -67,6 +67,20 @@ fn documents() {
     run("document", 20_000, 2_000_000);
 }
 
+/// Promise 5: no message of another reader does more, whatever shape it has.
+#[test]
+fn messages_of_other_readers() {
+    for shape in ["fields", "codes", "topics"] {
+        run(shape, 10_000, 1_000_000);
+    }
+}
+
+/// Promise 5: no mapping is refused without a word, and none makes a table that falls over a message.
+#[test]
+fn mappings() {
+    run("mapping", 2_000, 100_000);
+}
+
 /// Promise 5: no OBIS code is read in two ways.
 #[test]
 fn obis_codes() {
@@ -83,6 +97,12 @@ fn queue_records() {
 #[test]
 fn configurations() {
     run("configuration", 2_000, 100_000);
+}
+
+/// Promise 5: no answer of a Modbus device, right in its frame or not, does more than fail a poll.
+#[test]
+fn answers_of_a_modbus_device() {
+    run("modbus", 5_000, 500_000);
 }
 
 /// Promise 5: no answer of a device is more than a document or a trouble with a name.

@@ -116,7 +116,7 @@ fn devices_fail_and_come_back() {
         let direction = if choices.random_bool(0.3) { Direction::ToServer } else { Direction::FromServer };
         let cuts = proxy.cuts();
         let failing = ["restarted", "locked", "changed"];
-        let before = failing.map(|name| figures(&agent, name).failed);
+        let before = failing.map(|name| figures(&agent, name).failed_polls);
         proxy.cut_after(direction, choices.random_range(1..600));
         restarted.kill();
         locked.key(wrong);
@@ -124,7 +124,8 @@ fn devices_fail_and_come_back() {
         changed.restart();
         healthy.wait_given(2);
         for (name, before) in failing.iter().zip(before) {
-            let so = |live: &Live| live.sources.iter().any(|source| source.name == *name && source.failed > before);
+            let so =
+                |live: &Live| live.sources.iter().any(|source| source.name == *name && source.failed_polls > before);
             agent.wait_figures(&format!("{name} to fail"), SOON, so);
         }
         wait::until_true("a cut", PATIENT, || proxy.cuts() > cuts);
@@ -161,7 +162,7 @@ fn devices_fail_and_come_back() {
         // What the figures were asked before may have come since.
         assert!(kept.len() as u64 >= source.acknowledged, "{}: acknowledged and lost", source.name);
         if source.name == "healthy" {
-            assert_eq!((source.failed, source.skipped, source.unchanged), (0, 0, 0), "{source:?}");
+            assert_eq!((source.failed_polls, source.skipped, source.unchanged), (0, 0, 0), "{source:?}");
             // The one that was on its way when the agent was stopped.
             assert!(missing.len() <= 1, "{missing:?}");
         }

@@ -112,6 +112,7 @@ mod tests {
             measured_ms: Some(value as i64),
             self_identified: false,
             json: false,
+            again_ms: None,
             partial: None,
             measurements: vec![Measurement {
                 code: Code::Other(code.to_owned()),

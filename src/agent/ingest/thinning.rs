@@ -168,6 +168,7 @@ mod tests {
             measured_ms: None,
             self_identified: false,
             json: true,
+            again_ms: None,
             partial: None,
             measurements: vec![measurement("1-0:1.7.0", power), measurement("1-0:1.8.0", &energy.to_string())],
         }

@@ -48,7 +48,7 @@ const RETENTION_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
 /// Why nothing can be said.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ReadError {
+pub(in crate::cli) enum ReadError {
     #[error("the client cannot be made: {0}")]
     Make(String),
     #[error("cannot reach Kafka at {brokers}: {why}\n  hint: {cure}")]
@@ -83,7 +83,7 @@ pub(super) struct Partition {
     until: i64,
 }
 
-pub(super) struct Reader {
+pub(in crate::cli) struct Reader {
     consumer: Arc<BaseConsumer<Ears>>,
     /// Sees the ends of partitions behind open transactions too.
     uncommitted: BaseConsumer<Ears>,
@@ -117,7 +117,11 @@ impl ConsumerContext for Ears {}
 
 impl Reader {
     /// Finds out which partitions there are, where they begin (`from`: at that time), and where they end now.
-    pub(super) fn open(address: &Address, from: Option<Timestamp>, shutdown: &Shutdown) -> Result<Self, ReadError> {
+    pub(in crate::cli) fn open(
+        address: &Address,
+        from: Option<Timestamp>,
+        shutdown: &Shutdown,
+    ) -> Result<Self, ReadError> {
         let mut reader = Self {
             consumer: Arc::new(client(&config(address, "read_committed", 1))?),
             uncommitted: client(&config(address, "read_uncommitted", 1))?,
@@ -142,7 +146,7 @@ impl Reader {
     }
 
     /// Offsets that are still to be read: about as many records, since the marks of transactions count too.
-    pub(super) fn left(&self) -> u64 {
+    pub(in crate::cli) fn left(&self) -> u64 {
         self.partitions.iter().map(|partition| (partition.until - partition.next).max(0).unsigned_abs()).sum()
     }
 
@@ -251,7 +255,7 @@ impl Reader {
     }
 
     /// Hands out every committed record up to where partitions ended at the last [`Reader::extend`].
-    pub(super) fn read<E: From<ReadError>>(
+    pub(in crate::cli) fn read<E: From<ReadError>>(
         &mut self,
         mut take: impl FnMut(&Record, usize) -> Result<(), E>,
     ) -> Result<(), E> {

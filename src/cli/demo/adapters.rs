@@ -33,6 +33,7 @@ impl Adapters {
         let options = Options {
             host: host.to_owned(),
             port,
+            reader: None,
             topic: topic.to_owned(),
             login: None,
             devices,

@@ -123,8 +123,14 @@ fn topic(source: &Source, mqtt: &Mqtt, wait: Duration, heard: &Heard) -> Check {
     let came = format!("{} message{plural}", count(heard.messages));
     match decode(&source.payload, &source.name, &sample.topic, &sample.payload) {
         Err(reason) => {
-            let hint = match source.payload {
-                Payload::Sma => "is it the adapter's topic? payload = \"any\" takes whatever comes",
+            let hint = match &source.payload {
+                Payload::Sma => {
+                    "is it the adapter's topic? meterferry map tells which payload fits, payload = \"any\" takes whatever \
+                     comes"
+                }
+                Payload::Mapped(_) => {
+                    "is it that reader? save a message to a file: meterferry map FILE tells what fits"
+                }
                 Payload::Any => "readings of this kind become dead letters: meterferry dead-letters list",
             };
             let message = format!("{came}, and the first on {} is no reading: {reason}", printable(&sample.topic, 40));

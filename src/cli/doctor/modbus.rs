@@ -1,6 +1,7 @@
 //! A source of type `modbus`: is the device there, which meter is it, and does it give a reading.
 
 use super::check::Check;
+use crate::agent::live::LiveSource;
 use crate::cli::terminal::printable;
 use crate::cli::units::count;
 use crate::config::settings::{Modbus, Source};
@@ -13,10 +14,37 @@ use crate::source::modbus_probe::{self, Found};
 /// Characters of what a device says of itself.
 const WIDTH: usize = 200;
 
-/// Asks the device once.
-pub async fn look(source: &Source, modbus: &Modbus) -> Vec<Check> {
+/// Asks the device once; not while the running agent has its connection, since many devices serve one client at a time and
+/// would turn the agent out. `agents`: the running agent's figures of this source.
+pub async fn look(source: &Source, modbus: &Modbus, agents: Option<&LiveSource>) -> Vec<Check> {
+    if let Some(live) = agents.filter(|live| live.connected) {
+        return of_agent(modbus, live);
+    }
     let found = modbus_probe::visit(modbus).await;
     verdicts(source, modbus, found)
+}
+
+/// What the running agent knows.
+fn of_agent(modbus: &Modbus, live: &LiveSource) -> Vec<Check> {
+    let readings = count(live.received);
+    let limit = (modbus.interval * 3 + modbus.timeout).as_secs();
+    let reading = match live.silent_s {
+        Some(silent) if silent <= limit => {
+            Check::ok("reading", format!("{readings} since the agent's start, the last one {silent} s ago"))
+        }
+        Some(silent) => {
+            Check::warning("reading", format!("the last one came {silent} s ago"), "the agent's log says why")
+        }
+        None => Check::warning("reading", "none since the agent's start", "the agent's log says why"),
+    };
+    vec![
+        Check::ok("device", format!("{}: the running agent is connected", show_device(modbus))),
+        Check::skipped(
+            "meter",
+            "many devices serve one client at a time, and the agent is it; its log names the meter",
+        ),
+        reading,
+    ]
 }
 
 fn verdicts(source: &Source, modbus: &Modbus, found: Result<Found, Fault>) -> Vec<Check> {
@@ -146,5 +174,15 @@ mod tests {
             said(Err(Fault::NoMeter("1, 103".to_owned()))),
         ];
         insta::assert_snapshot!(cases.join("\n"));
+    }
+
+    /// Promise 9: an agent that is connected is not disturbed.
+    #[test]
+    fn beside_a_running_agent() {
+        let (_, modbus) = source();
+        let said = |received, silent_s| {
+            shown(of_agent(&modbus, &LiveSource { connected: true, received, silent_s, ..LiveSource::default() }))
+        };
+        insta::assert_snapshot!([said(1_234, Some(3)), said(1_234, Some(300)), said(0, None)].join("\n"));
     }
 }

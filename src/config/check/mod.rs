@@ -11,14 +11,15 @@ use super::settings::{Agent, Settings};
 
 pub use kafka::{COMPRESSION, FORMAT, MECHANISMS};
 pub use modbus::{FUNCTIONS, ORDERS, TYPES};
+pub use payload::zone;
 pub use privacy::THIN;
 pub use queue::WHEN_FULL;
-pub use source::PAYLOAD;
 
 mod kafka;
 mod listener;
 mod modbus;
 mod mqtt;
+mod payload;
 mod privacy;
 mod properties;
 mod queue;

@@ -1,10 +1,12 @@
 //! `[[source]]` with `type = "modbus"`
 
+use super::source::Found;
 use super::{DAY, HOUR, MILLISECOND, MINUTE, SECOND, mqtt};
+use crate::config::names;
 use crate::config::problem::{Place, Report};
 use crate::config::raw::{Value, quoted};
 use crate::config::section::{Section, Taken};
-use crate::config::settings::{Function, Modbus, Register, RegisterType, WordOrder};
+use crate::config::settings::{Function, Interface, Modbus, Register, RegisterType, WordOrder};
 use crate::obis::Obis;
 use crate::source::registers::words;
 use crate::source::scaled::Scaled;
@@ -67,6 +69,32 @@ pub fn check(section: &mut Section, report: &mut Report) -> Modbus {
         device,
         base: base.given().and_then(|given| u16::try_from(given.value).ok()),
         registers: registers(section, report),
+    }
+}
+
+/// Sources that would read the same meter: each reading would be stored twice. Tables of registers may share a device.
+pub fn together(found: &[Found], report: &mut Report) {
+    let meters: Vec<(Place, &Modbus)> = found
+        .iter()
+        .filter_map(|found| match &found.source.interface {
+            Interface::Modbus(modbus) if modbus.registers.is_empty() => Some((found.place, modbus)),
+            _ => None,
+        })
+        .collect();
+    for (index, (place, later)) in meters.iter().enumerate() {
+        let same = |other: &Modbus| {
+            names::same_host(&other.host, &later.host)
+                && (other.port, other.unit, other.base) == (later.port, later.unit, later.base)
+        };
+        if let Some((first, _)) = meters[..index].iter().find(|(_, other)| same(other)) {
+            let message =
+                format!("source.unit is {}: the source at {} reads the same meter", later.unit, report.name(*first));
+            report.error(
+                *place,
+                message,
+                "each reading would be stored twice; correct host, port or unit, or remove one",
+            );
+        }
     }
 }
 

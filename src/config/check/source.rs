@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{legal, listener, modbus, mqtt, rest};
+use super::payload::Decoding;
+use super::{legal, listener, modbus, mqtt, payload, rest};
 use crate::config::files::Around;
 use crate::config::names;
 use crate::config::problem::{Place, Report};
@@ -13,9 +14,6 @@ use crate::config::settings::{Format, Interface, Kafka, Payload, Queue, Source};
 
 /// Sources of one agent: each has a connection, a channel and a window of its own.
 const MOST: usize = 100;
-
-/// `source.payload`, as written.
-pub const PAYLOAD: &[(&str, Payload)] = &[("sma", Payload::Sma), ("any", Payload::Any)];
 
 /// A source that was read, and where its parts stand.
 pub struct Found {
@@ -54,6 +52,7 @@ pub fn check(root: &mut Section, kafka: &Kafka, queue: &Queue, around: Around<'_
     let (sure, guessed): (Vec<Found>, Vec<Found>) = found.into_iter().partition(|found| found.sure);
     mqtt::together(&sure, report);
     listener::together(&sure, report);
+    modbus::together(&sure, report);
     let found: Vec<Found> = sure.into_iter().chain(guessed).collect();
     if found.is_empty() {
         report.warning(
@@ -87,15 +86,14 @@ fn one(mut section: Section, queue: &Queue, around: Around<'_>, report: &mut Rep
     // The keys of a source without a type are those of the type they look like.
     let sure = matches!(kind, Taken::Value(_));
     let kind = kind.or(guess(&section));
-    let payload = section.choice(report, "payload", PAYLOAD);
-    only_documents(kind, &payload, report);
-    let payload_at = at(&payload);
-    let payload = payload.or(Payload::Sma);
+    let own = schema::SOURCES.into_iter().find(|(name, _)| *name == kind).map_or(schema::MQTT, |(_, keys)| keys);
+    let payload_at = section.place_of("payload");
+    let Decoding { payload, mapping_file, timezone } = payload::check(&mut section, own, around, report);
+    only_documents(kind, payload_at, &payload, report);
     let kafka_topic = section.text(report, "kafka_topic");
     let kafka_topic_at = at(&kafka_topic);
     let kafka_topic = expanded(kafka_topic, name.as_deref());
     let kafka_topic = legal("source.kafka_topic", kafka_topic, report, names::source_topic);
-    let own = schema::SOURCES.into_iter().find(|(name, _)| *name == kind).map_or(schema::MQTT, |(_, keys)| keys);
     let topics = if own.contains(&"topics") { topics(&mut section, report) } else { Vec::new() };
 
     let filters = topics.iter().map(|given| given.value.clone()).collect();
@@ -119,7 +117,8 @@ fn one(mut section: Section, queue: &Queue, around: Around<'_>, report: &mut Rep
             (what, "remove it, or change the type".to_owned())
         })
     });
-    let source = Source { name: Arc::from(name.unwrap_or_default()), payload, kafka_topic, interface };
+    let name = Arc::from(name.unwrap_or_default());
+    let source = Source { name, payload, mapping_file, timezone, kafka_topic, interface };
     Found { source, place, name: name_at, kafka_topic: kafka_topic_at, payload: payload_at, topics, sure }
 }
 
@@ -156,12 +155,10 @@ fn guess(section: &Section) -> &'static str {
 }
 
 /// What a polled meter says is made into the adapter's document here: there is nothing else to decode.
-fn only_documents(kind: &str, payload: &Taken<Payload>, report: &mut Report) {
-    if let ("modbus", Taken::Value(given)) = (kind, payload)
-        && given.value != Payload::Sma
-    {
+fn only_documents(kind: &str, place: Option<Place>, payload: &Payload, report: &mut Report) {
+    if let ("modbus", Some(place), Payload::Any | Payload::Mapped(_)) = (kind, place, payload) {
         let message = "source.payload is not \"sma\": a Modbus device's registers become that document";
-        report.error(given.place, message, "remove the line");
+        report.error(place, message, "remove the line");
     }
 }
 

@@ -58,6 +58,7 @@ fn options(port: u16, acknowledged: bool) -> Options {
     Options {
         host: "127.0.0.1".to_owned(),
         port,
+        reader: None,
         topic: "sma".to_owned(),
         login: None,
         devices: 1,

@@ -90,11 +90,7 @@ fn unit(point: &Point, floats: bool) -> &'static str {
         Kind::PowerFactor if floats => "PF",
         Kind::PowerFactor => "Pct",
         Kind::Voltage => "V",
-        _ => code.and_then(|code| code.unit()).unwrap_or_else(|| match point.name {
-            "A" => "A",
-            name if name.starts_with("TotVArh") => "varh",
-            _ => "-",
-        }),
+        _ => code.and_then(|code| code.unit()).unwrap_or("-"),
     }
 }
 
