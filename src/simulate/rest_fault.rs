@@ -15,6 +15,9 @@ pub const SLOW: Duration = Duration::from_secs(600);
 /// Between two bytes of a slow body.
 const DRIP: Duration = Duration::from_secs(1);
 
+/// In which the head and the pieces of a body that breaks off are sent.
+const FLUSH: Duration = Duration::from_millis(100);
+
 /// One piece of an endless body.
 const PIECE: usize = 4096;
 
@@ -81,7 +84,8 @@ impl std::str::FromStr for Fault {
 #[derive(Debug)]
 pub enum Then {
     Ends,
-    Breaks,
+    /// What came before is sent first.
+    Breaks(Pin<Box<Sleep>>),
     /// The last piece again and again.
     Repeats,
     /// A byte now and then.
@@ -105,7 +109,7 @@ impl FaultyBody {
 
     pub fn truncated(body: Vec<u8>) -> Self {
         let half = Bytes::from(body[..body.len() / 2].to_vec());
-        Self { length: Some(body.len() as u64), pieces: [half].into(), then: Then::Breaks }
+        Self { length: Some(body.len() as u64), pieces: [half].into(), then: Then::Breaks(Box::pin(sleep(FLUSH))) }
     }
 
     pub fn huge() -> Self {
@@ -136,7 +140,9 @@ impl Body for FaultyBody {
         }
         match &mut self.then {
             Then::Ends | Then::Repeats => Poll::Ready(None),
-            Then::Breaks => Poll::Ready(Some(Err(std::io::Error::other("as asked for")))),
+            Then::Breaks(pause) => {
+                pause.as_mut().poll(context).map(|()| Some(Err(std::io::Error::other("as asked for"))))
+            }
             Then::Drips(pause) => pause.as_mut().poll(context).map(|()| {
                 pause.set(sleep(DRIP));
                 Some(Ok(Frame::data(Bytes::from_static(b" "))))

@@ -126,12 +126,13 @@ impl Rounds<'_> {
                 Ok(measured) => measured,
                 Err(Gone) => return,
             };
-            if measured && let (Some(due), Some(interval)) = (status_due, settings.status_interval) {
-                if Instant::now() >= due {
-                    status_due = Some(Instant::now() + interval);
-                    if self.status().await.is_err() {
-                        return;
-                    }
+            if measured
+                && let (Some(due), Some(interval)) = (status_due, settings.status_interval)
+                && Instant::now() >= due
+            {
+                status_due = Some(Instant::now() + interval);
+                if self.status().await.is_err() {
+                    return;
                 }
             }
             let now = start.elapsed();

@@ -290,19 +290,17 @@ async fn what_is_no_document_is_survived() {
         ("too large", ok(&"x".repeat(5000)), true),
         ("longer than it has", b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n{".to_vec(), true),
         ("broken off", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{\"a\":".to_vec(), false),
-        (
-            "Latin-1",
-            [&ok("")[..0], b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{\"n\":\"K\xfcche\"}x"].concat(),
-            false,
-        ),
+        ("Latin-1", b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{\"n\":\"K\xfcche\"}".to_vec(), true),
         ("gzip", b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\x1f\x8b".to_vec(), true),
         ("long head", format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "y".repeat(40_000)).into_bytes(), false),
         (
             "endless chunks",
-            [&b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"[..], &b"400\r\n"[..], &[b' '; 1024], b"\r\n"]
-                .concat()
-                .repeat(1),
-            false,
+            [
+                &b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"[..],
+                &[&b"400\r\n"[..], &[b' '; 1024], b"\r\n"].concat().repeat(8),
+            ]
+            .concat(),
+            true,
         ),
         ("bad JSON", ok(r#"{"1-0:1.8.0":{"value":nan}}"#), true),
         ("foreign", ok(r#"{"error":"no meter"}"#), true),
