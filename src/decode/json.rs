@@ -79,11 +79,11 @@ pub(super) struct Keys<'de> {
 
 impl<'de> Keys<'de> {
     /// Whether it is the first time.
-    fn add(&mut self, key: &Cow<'de, str>) -> bool {
-        if self.few.contains(key) {
+    fn add(&mut self, key: Cow<'de, str>) -> bool {
+        if self.few.contains(&key) {
             return false;
         }
-        match self.few.try_push(key.clone()) {
+        match self.few.try_push(key) {
             Ok(()) => true,
             Err(full) => self.many.insert(full.element()),
         }
@@ -134,7 +134,7 @@ impl<'de> Json<'de> {
             None => return Err(self.wrong("EOF while parsing a value")),
         }
         let key = self.string()?;
-        if !keys.add(&key) {
+        if !keys.add(key.clone()) {
             let (line, column) = self.place(self.at);
             return Err(Reason::DuplicateKey { key: shown(&key), line, column });
         }

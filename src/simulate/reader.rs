@@ -174,9 +174,9 @@ impl Say<'_> {
 
     fn shelly_em(&self) -> Vec<Message> {
         let mut messages = Vec::new();
-        for phase in 0..SHARES.len() {
+        for (phase, share) in SHARES.iter().enumerate() {
             let above = format!("shellies/shellyem3-{}/emeter/{phase}", self.meter.number);
-            let of_phase = |wh: u64| (wh * SHARES[phase].unsigned_abs() / 100).to_string();
+            let of_phase = |wh: u64| (wh * share.unsigned_abs() / 100).to_string();
             let values = [
                 ("power", format!("{}.00", self.phase_w(phase))),
                 ("voltage", format!("{VOLTS}.10")),

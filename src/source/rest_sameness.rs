@@ -43,7 +43,7 @@ fn members(json: &[u8]) -> Option<Vec<Member>> {
     }
     let (mut members, mut key, mut value, mut depth) = (Vec::new(), Vec::new(), Vec::new(), 1_usize);
     let mut in_value = false;
-    while let Some(token) = tokens.next() {
+    for token in tokens {
         match token {
             b"{" | b"[" => depth += 1,
             b"}" | b"]" => depth -= 1,

@@ -353,7 +353,7 @@ struct Answering {
 /// One for the whole process.
 fn answering() -> &'static Answering {
     static DEVICE: OnceLock<Answering> = OnceLock::new();
-    let device = DEVICE.get_or_init(|| {
+    DEVICE.get_or_init(|| {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         std::thread::spawn(move || {
@@ -362,8 +362,7 @@ fn answering() -> &'static Answering {
             }
         });
         Answering { port, says: Mutex::new(Vec::new()) }
-    });
-    device
+    })
 }
 
 fn answer_over_http(mut stream: TcpStream, device: &Answering) {
