@@ -126,7 +126,7 @@ pub enum Reason {
     TooDeep { line: usize, column: usize },
     #[error("no measurement in it: of {members} members none is an object whose \"value\" is a number or a text")]
     NoMeasurement { members: usize },
-    #[error("nothing that the mapping {mapping} knows, in {values} values; meterferry map FILE shows what is there")]
+    #[error("no value that the mapping {mapping} knows, of {values} in it")]
     NothingMapped { mapping: String, values: usize },
     #[error("the mapping {mapping} has no such topic: {topic:?}")]
     TopicNotMapped { mapping: String, topic: String },

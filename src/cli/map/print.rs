@@ -16,8 +16,8 @@ const OTHERS: usize = 3;
 /// Characters of the widest line, where the output is no terminal.
 const WIDE: usize = 120;
 
-/// Characters of a value that nothing is cut from: 12 digits, a point and 3 more, or a meter's number.
-const VALUE: usize = 16;
+/// Characters of a value that nothing is cut from: a meter's number.
+const VALUE: usize = 20;
 
 /// Values left over that are shown.
 const LEFT_OVER: usize = 40;
@@ -44,7 +44,7 @@ pub(super) fn shown(attempts: &[Attempt], topic: &str, columns: Option<usize>) -
             found_by(&mut text, best, found, columns);
             suggestion(&mut text, attempts, columns);
         }
-        Err(_) if attempts.len() > 1 => unknown(&mut text, attempts, topic),
+        Err(_) if attempts.len() > 1 => unknown(&mut text, attempts, topic, columns),
         Err(reason) => {
             let _ = writeln!(text, "{WARNING}{}: no reading{WARNING:#}: {reason}", best.name);
             if topic.is_empty() && best.by_topics() {
@@ -55,10 +55,11 @@ pub(super) fn shown(attempts: &[Attempt], topic: &str, columns: Option<usize>) -
     text
 }
 
-fn unknown(text: &mut String, attempts: &[Attempt], topic: &str) {
+fn unknown(text: &mut String, attempts: &[Attempt], topic: &str, columns: usize) {
     let _ = writeln!(text, "{WARNING}no payload fits{WARNING:#}");
     for attempt in attempts {
         if let Err(reason) = &attempt.result {
+            let reason = printable(&reason.to_string(), columns - 20);
             let _ = writeln!(text, "  {:<18}{DIM}{reason}{DIM:#}", attempt.name);
         }
     }
@@ -70,7 +71,12 @@ fn unknown(text: &mut String, attempts: &[Attempt], topic: &str) {
 }
 
 fn found_by(text: &mut String, attempt: &Attempt, found: &Found, columns: usize) {
-    let _ = writeln!(text, "{HEADER}{}{HEADER:#}  {}", attempt.name, printable(&attempt.about, columns));
+    let _ = writeln!(
+        text,
+        "{HEADER}{}{HEADER:#}  {}",
+        attempt.name,
+        printable(&attempt.about, columns - attempt.name.len().min(columns / 2) - 2)
+    );
     let device = found.device.as_deref().map_or("the source's name".to_owned(), |name| printable(name, columns - 10));
     let _ = writeln!(text, "device    {device}");
     let shown = |ms| Timestamp::from_millisecond(ms).map_or_else(|_| "?".to_owned(), |time| time.to_string());
