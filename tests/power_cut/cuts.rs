@@ -59,7 +59,9 @@ fn run(strand: u64, random: &mut StdRng) -> u64 {
     };
     let mut waiting = Vec::new();
     if strand % 10 == 7 {
-        let cut = of_format_1(&setting, random).unwrap_or_else(|wrong| panic!("strand {strand}, format 1: {wrong}"));
+        let format = random.random_range(1..FORMAT);
+        let cut = of_format(format, &setting, random)
+            .unwrap_or_else(|wrong| panic!("strand {strand}, format {format}: {wrong}"));
         waiting.push((0, cut));
     }
     let mut images = 0;
@@ -85,16 +87,25 @@ fn run(strand: u64, random: &mut StdRng) -> u64 {
 }
 
 /// A queue that an older release has left behind. The first commit of the next life raises its format.
-fn of_format_1(setting: &Setting, random: &mut StdRng) -> Result<Cut, String> {
-    let setting = Setting { packs: false, ..setting.clone() };
+fn of_format(format: u32, setting: &Setting, random: &mut StdRng) -> Result<Cut, String> {
+    let setting = Setting { packs: setting.packs && format > 1, ..setting.clone() };
     let mut life = revive(Tree::root("/data"), &setting, &Expected::nothing())?;
     history::play(&mut life, &setting, random.random_range(1..10), random)?;
     let (mut image, path) = (life.disk.live(), Path::new(FOLDER).join("queue.toml"));
     let text = image.content(&path).map(|content| String::from_utf8_lossy(&content.bytes()).into_owned());
     let text = text.ok_or("no queue.toml")?;
-    // It has no line with a checksum.
-    let (_, content) = text.split_once('\n').ok_or("an empty queue.toml")?;
-    image.put(&path, Content::of(content.replace("format = 2\n", "format = 1\n").as_bytes()));
+    let (checksum, content) = text.split_once('\n').ok_or("an empty queue.toml")?;
+    let (this, older) = (format!("format = {FORMAT}\n"), format!("format = {format}\n"));
+    if !content.contains(&this) {
+        return Err(format!("no line {this:?} in {content}"));
+    }
+    let mut content = content.replace(&this, &older);
+    // Format 1 has no line with a checksum.
+    if format > 1 {
+        let (key, _) = checksum.rsplit_once(' ').ok_or("no checksum")?;
+        content = format!("{key} {:08x}\n{content}", crc32fast::hash(content.as_bytes()));
+    }
+    image.put(&path, Content::of(content.as_bytes()));
     let expected = life.ledger.at(life.disk.position(), life.acknowledged());
     Ok(Cut { image, expected, place: "an older release's end".into() })
 }
