@@ -40,7 +40,7 @@ fn processes_of(folder: &Path) -> Vec<String> {
     lines.filter(|line| line.contains(&*folder.to_string_lossy())).collect()
 }
 
-/// Promises 1 to 4 over the whole story: Kafka gone, the agent killed, both back; the audit is the last line.
+/// Promises 1 to 4 over the whole story, for all three kinds of meter: Kafka gone, the agent killed, both back; the audit is the last line.
 #[test]
 fn the_story_ends_with_a_clean_audit() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -55,6 +55,10 @@ fn the_story_ends_with_a_clean_audit() {
     assert!(last.starts_with("audit: ") && last.ends_with(" delivered, 0 lost, 0 repeated, 0 out of order"), "{all}");
     let figures: Vec<_> = last.split([' ', ',']).filter_map(|word| word.parse::<u64>().ok()).collect();
     assert!(figures[0] >= 30 && figures[0] == figures[1], "{last}");
+    let kinds = lines.iter().find(|line| line.starts_with("Readings: ")).expect("how many of which kind");
+    for kind in [" by MQTT", " by REST", " by Modbus"] {
+        assert!(kinds.contains(kind), "no reading{kind}: {kinds}");
+    }
     assert_eq!(code, Some(0), "{all}");
     assert_nothing_left(folder.path());
 }

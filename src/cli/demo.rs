@@ -1,9 +1,9 @@
 //! `meterferry demo`: the whole line in one terminal, with nothing installed.
 //!
-//! Simulated adapters ([`adapters`]) speak MQTT with the agent, a child process ([`agent`]) whose queue lies in a folder of
+//! Simulated meters ([`meters`]) speak MQTT, HTTPS and Modbus TCP with the agent, a child process ([`agent`]) whose queue lies in a folder of
 //! its own ([`workplace`]); it sends to the client library's stand-in for Kafka or to a real one ([`cluster`]), from which
 //! a consumer reads ([`auditor`]). The [`story`] switches Kafka off, kills the agent, and brings both back; the [`board`]
-//! holds the figures, [`picture`] and [`screen`] show them. At the end, [`audit`] compares every document that an adapter
+//! holds the figures, [`picture`] and [`screen`] show them. At the end, [`audit`] compares every reading that a meter
 //! was told is safe with every record that was read.
 
 use std::path::PathBuf;
@@ -17,7 +17,6 @@ use super::{Global, chain, fail};
 use crate::config::{parse_duration, show_address};
 use crate::simulate::mqtt::Report;
 
-mod adapters;
 mod agent;
 mod audit;
 mod auditor;
@@ -26,6 +25,7 @@ mod canvas;
 mod closing;
 mod cluster;
 mod depth;
+mod meters;
 mod picture;
 mod screen;
 mod story;
@@ -38,10 +38,11 @@ use board::Board;
 use closing::{Closing, Ending};
 use cluster::Cluster;
 use depth::Gauge;
+use meters::{House, Meters, Till};
 use picture::Caption;
 use screen::Screen;
 use story::{Stage, StoryError};
-use workplace::{Configuration, Source, Workplace};
+use workplace::{Configuration, Polled, Source, Workplace};
 
 /// From one picture to the next.
 const FRAME: Duration = Duration::from_millis(125);
@@ -77,11 +78,11 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 45, value_parser = clap::value_parser!(u64).range(8..=3600))]
     seconds: u64,
 
-    /// Simulated adapters
+    /// Simulated meters; those on MQTT, REST and Modbus TCP take turns
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
     devices: u32,
 
-    /// From reading to reading of each adapter, such as 200ms or 1s
+    /// From reading to reading of each meter on MQTT, such as 200ms or 1s; the others are asked once a second
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = interval)]
     interval: Duration,
 
@@ -89,7 +90,7 @@ pub struct Args {
     #[arg(long, value_name = "HOST:PORT", value_parser = super::cluster::servers)]
     kafka: Option<String>,
 
-    /// A real MQTT broker between adapters and agent, without TLS and login
+    /// A real MQTT broker between the meters on MQTT and the agent, without TLS and login
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     broker: Option<(String, u16)>,
 
@@ -143,8 +144,12 @@ impl Args {
 
     /// Whether what will be published can be held.
     fn check(&self) -> Result<(), String> {
-        let each = self.length().as_millis() / self.interval.as_millis().max(1);
-        let readings = u64::try_from(each).unwrap_or(u64::MAX).saturating_mul(u64::from(self.devices));
+        let house = House::of(self.devices);
+        let each = |interval: Duration| {
+            u64::try_from(self.length().as_millis() / interval.as_millis().max(1)).unwrap_or(u64::MAX)
+        };
+        let published = each(self.interval).saturating_mul(u64::from(house.mqtt));
+        let readings = published.saturating_add(each(meters::POLL).saturating_mul(u64::from(house.polled())));
         let (most, what) = match self.kafka {
             Some(_) => (MOST, "more than the audit holds"),
             None => (STAND_IN_MOST, "more than the stand-in for Kafka surely keeps"),
@@ -163,16 +168,15 @@ impl Args {
     }
 
     fn caption(&self) -> Caption {
-        let adapters = if self.devices == 1 { "1 adapter".to_owned() } else { format!("{} adapters", self.devices) };
         Caption {
-            adapters: format!("{adapters}, each a reading every {} ms", self.interval.as_millis()),
+            meters: House::of(self.devices).caption(self.interval),
             kafka: self.kafka.clone().unwrap_or_else(|| "stand-in".to_owned()),
             delivery: if self.kafka.is_some() { "exactly once" } else { "at least once" },
             broker: self.broker.as_ref().map(|(host, port)| show_address(host, *port)),
         }
     }
 
-    fn configuration(&self, servers: String, topic: String) -> Result<Configuration, StoryError> {
+    fn configuration(&self, servers: String, topic: String, polled: Vec<Polled>) -> Result<Configuration, StoryError> {
         let agent_id = format!("demo-{:08x}", rand::random::<u32>());
         let source = match &self.broker {
             Some((host, port)) => Source::Broker {
@@ -184,7 +188,7 @@ impl Args {
             None => Source::Listener { port: free_port().map_err(StoryError::Port)?, topic: "sma".to_owned() },
         };
         let resume_topic = format!("{topic}-resume");
-        Ok(Configuration { agent_id, servers, topic, resume_topic, exactly_once: self.kafka.is_some(), source })
+        Ok(Configuration { agent_id, servers, topic, resume_topic, exactly_once: self.kafka.is_some(), source, polled })
     }
 }
 
@@ -194,12 +198,17 @@ fn free_port() -> std::io::Result<u16> {
 }
 
 /// Sets the stage.
-fn stage(args: &Args) -> Result<Stage, StoryError> {
+async fn stage(args: &Args) -> Result<Stage, StoryError> {
     let (cluster, topic) = match &args.kafka {
         Some(servers) => (Cluster::real(servers)?, format!("meterferry-demo-{:08x}", rand::random::<u32>())),
         None => (Cluster::stand_in("sma-kafka")?, "sma-kafka".to_owned()),
     };
-    let configuration = args.configuration(cluster.servers(), topic)?;
+    let board = Arc::new(Board::new(args.length()));
+    let audit = Arc::new(Mutex::new(Audit::new(args.kafka.is_none())));
+    let house = House::of(args.devices);
+    let till = Till::new(Arc::clone(&audit), Arc::clone(&board));
+    let (meters, polled) = Meters::open(house, till).await?;
+    let configuration = args.configuration(cluster.servers(), topic, polled)?;
     let workplace = Workplace::new().map_err(StoryError::Folder)?;
     let executable: PathBuf = std::env::current_exe().map_err(StoryError::Executable)?;
     Ok(Stage {
@@ -207,10 +216,10 @@ fn stage(args: &Args) -> Result<Stage, StoryError> {
         cluster,
         workplace,
         configuration,
-        board: Arc::new(Board::new(args.length())),
-        audit: Arc::new(Mutex::new(Audit::new(args.kafka.is_none()))),
-        adapters: None,
-        devices: args.devices,
+        board,
+        audit,
+        meters: Some(meters),
+        house,
         interval: args.interval,
         length: args.length(),
         report: Report::default(),
@@ -219,7 +228,7 @@ fn stage(args: &Args) -> Result<Stage, StoryError> {
 
 async fn perform(args: &Args, global: &Global) -> Result<ExitCode, StoryError> {
     let mut signals = Signals::new().map_err(StoryError::Signals)?;
-    let mut stage = stage(args)?;
+    let mut stage = stage(args).await?;
     let board = Arc::clone(&stage.board);
     let auditor = Auditor::start(
         &stage.configuration.servers,

@@ -60,6 +60,11 @@ impl Meter {
         matches!(model, 201..=204 | 211..=214).then_some(Self { model })
     }
 
+    /// The commonest: 203, three phases in integers.
+    pub fn three_phase() -> Self {
+        Self { model: 203 }
+    }
+
     /// All registers from the marker to the end of the chain.
     pub fn registers(&self, state: &State, tampering: Tampering) -> Vec<u16> {
         let mut registers = vec![0x5375, 0x6e53, 1, COMMON_LENGTH];

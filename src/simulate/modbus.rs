@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::adapter::{self, Adapter};
+use super::adapter::{self, Adapter, State};
 use super::meter::{Meter, Tampering};
 use super::modbus_fault::Fault;
 use crate::shutdown::Shutdown;
@@ -47,6 +47,8 @@ pub struct Options {
     pub unit: u8,
     pub devices: u32,
     pub seed: u64,
+    /// Tells the meters of one seed apart: of the first one; the others follow.
+    pub index: u32,
     /// The meters' clock at the start, milliseconds since 1970; none: now.
     pub start_ms: Option<i64>,
     /// Readings that are answered, all meters together, after which it ends; none: until the stop.
@@ -54,6 +56,8 @@ pub struct Options {
     pub fault: Option<Fault>,
     /// Every so many readings have the fault; at least 1.
     pub fault_every: u64,
+    /// Each reading adds 1 Wh to the import counters: no two readings of a meter are the same.
+    pub counts_readings: bool,
 }
 
 /// What happens.
@@ -61,7 +65,11 @@ pub struct Options {
 pub enum Event {
     /// A meter's values were asked for, and answered.
     Read {
+        client: SocketAddr,
         unit: u8,
+        /// As the counter shows it, its turning over and its faults apart.
+        imported_wh: u64,
+        net_w: i64,
     },
     Faulted {
         fault: Fault,
@@ -112,7 +120,7 @@ impl Server {
                     clients.spawn(async move {
                         (device.observe)(Event::Connected { client });
                         // A client that has gone, or a fault that ends the connection.
-                        let _ = device.serve(stream).await;
+                        let _ = device.serve(stream, client).await;
                         (device.observe)(Event::Disconnected { client });
                     });
                 }
@@ -152,7 +160,7 @@ impl Device {
         let meter =
             |index| Adapter::new(&adapter::Options { seed: options.seed, index, name: None, start_ms, step: STEP });
         Self {
-            meters: Mutex::new((0..options.devices).map(meter).collect()),
+            meters: Mutex::new((options.index..).take(options.devices as usize).map(meter).collect()),
             options,
             began: Instant::now(),
             ran: AtomicU64::new(0),
@@ -162,7 +170,7 @@ impl Device {
         }
     }
 
-    async fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
+    async fn serve(&self, mut stream: TcpStream, client: SocketAddr) -> io::Result<()> {
         stream.set_nodelay(true)?;
         loop {
             let mut head = [0; 7];
@@ -181,16 +189,22 @@ impl Device {
                 address: word(&pdu, 1),
                 count: word(&pdu, 3),
             };
-            if !self.answer(&mut stream, &question, pdu.len()).await? {
+            if !self.answer(&mut stream, client, &question, pdu.len()).await? {
                 return Ok(());
             }
         }
     }
 
     /// False: the connection is over.
-    async fn answer(&self, stream: &mut TcpStream, question: &Question, length: usize) -> io::Result<bool> {
-        let values = match self.values(question, length) {
-            Ok(values) => values,
+    async fn answer(
+        &self,
+        stream: &mut TcpStream,
+        client: SocketAddr,
+        question: &Question,
+        length: usize,
+    ) -> io::Result<bool> {
+        let (values, state) = match self.values(question, length) {
+            Ok(answer) => answer,
             Err(exception) => {
                 stream.write_all(&exception_of(question, exception)).await?;
                 return Ok(true);
@@ -210,7 +224,8 @@ impl Device {
             }
         }
         if reading {
-            (self.observe)(Event::Read { unit: question.unit });
+            let State { imported_wh, net_w, .. } = state;
+            (self.observe)(Event::Read { client, unit: question.unit, imported_wh, net_w });
             if self.options.count.is_some_and(|count| number >= count) {
                 self.enough.ask();
             }
@@ -223,8 +238,8 @@ impl Device {
         question.address.saturating_add(question.count) > meter
     }
 
-    /// The registers asked for, or the exception that says why there are none.
-    fn values(&self, question: &Question, length: usize) -> Result<Vec<u16>, u8> {
+    /// The registers asked for and what they show, or the exception that says why there are none.
+    fn values(&self, question: &Question, length: usize) -> Result<(Vec<u16>, State), u8> {
         if question.function != 3 {
             return Err(1);
         }
@@ -238,10 +253,14 @@ impl Device {
         meters.iter_mut().for_each(|meter| meter.skip(seconds.saturating_sub(ran)));
         // A gateway says so of a unit that is not there.
         let meter = index.and_then(|index| meters.get(index)).ok_or(11)?;
-        let state = meter.state();
+        let mut state = meter.state();
+        if self.options.counts_readings {
+            state.imported_wh += self.read.load(Ordering::Relaxed);
+        }
         let registers = self.options.meter.registers(&state, self.tampering(state.imported_wh));
         let from = question.address.checked_sub(self.options.base).map(usize::from).ok_or(2)?;
-        registers.get(from..from + usize::from(question.count)).map(<[u16]>::to_vec).ok_or(2)
+        let asked = registers.get(from..from + usize::from(question.count)).map(<[u16]>::to_vec).ok_or(2)?;
+        Ok((asked, state))
     }
 
     /// What the next reading's counter shows.

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,6 +34,9 @@ pub const CONNECTIONS: usize = 3;
 
 /// How long a handshake, and the head of a request, may take.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long the last answers may take once a stop is asked for.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Which paths and which header the device understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -97,11 +101,32 @@ pub struct Options {
     /// From measurement to measurement of the meter; at least 1 ms.
     pub interval: Duration,
     pub seed: u64,
+    /// Tells the adapters of one seed apart.
+    pub index: u32,
     /// The meter's clock at the start, milliseconds since 1970.
     pub start_ms: i64,
     /// What goes wrong, and with each so-manieth request.
     pub fault: Option<(Fault, u64)>,
 }
+
+/// What happens.
+#[derive(Debug)]
+pub enum Event<'a> {
+    Connected {
+        client: SocketAddr,
+    },
+    Disconnected {
+        client: SocketAddr,
+    },
+    /// A measurement is on its way to who asked for it.
+    Given {
+        client: SocketAddr,
+        document: &'a [u8],
+    },
+}
+
+/// Who is told. It must not block.
+pub type Observer = Arc<dyn Fn(Event<'_>) + Send + Sync>;
 
 /// A device that listens.
 pub struct Server {
@@ -131,6 +156,7 @@ struct Device {
     turned_away: AtomicU64,
     requests: AtomicU64,
     measurements: AtomicU64,
+    observe: Observer,
 }
 
 /// Listens.
@@ -138,7 +164,7 @@ struct Device {
 /// # Errors
 ///
 /// The address cannot be had, or certificate and key do not fit.
-pub async fn bind(options: Options) -> io::Result<Server> {
+pub async fn bind(options: Options, observe: Observer) -> io::Result<Server> {
     let acceptor = match options.identity {
         None => None,
         Some(identity) => {
@@ -150,17 +176,18 @@ pub async fn bind(options: Options) -> io::Result<Server> {
         }
     };
     let listener = TcpListener::bind(options.listen).await?;
-    let (seed, start_ms, step) = (options.seed, options.start_ms, options.interval);
+    let Options { seed, index, start_ms, interval: step, .. } = options;
     let device = Device {
         firmware: options.firmware,
         token: options.token,
         fault: options.fault,
-        adapter: Mutex::new(Adapter::new(&adapter::Options { seed, index: 0, name: None, start_ms, step })),
+        adapter: Mutex::new(Adapter::new(&adapter::Options { seed, index, name: None, start_ms, step })),
         began: Instant::now(),
         connections: AtomicU64::new(0),
         turned_away: AtomicU64::new(0),
         requests: AtomicU64::new(0),
         measurements: AtomicU64::new(0),
+        observe,
     };
     Ok(Server { listener, acceptor, device: Arc::new(device) })
 }
@@ -180,11 +207,11 @@ impl Server {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut open = JoinSet::new();
         loop {
-            let stream = tokio::select! {
+            let (stream, client) = tokio::select! {
                 () = shutdown.asked() => break,
                 Some(_) = open.join_next() => continue,
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
+                    Ok(accepted) => accepted,
                     // No descriptors left, most likely: some connection will end.
                     Err(_) => {
                         sleep(Duration::from_millis(100)).await;
@@ -198,36 +225,59 @@ impl Server {
             };
             self.device.connections.fetch_add(1, Ordering::Relaxed);
             let (device, acceptor) = (Arc::clone(&self.device), self.acceptor.clone());
+            let shutdown = shutdown.clone();
             open.spawn(async move {
-                serve(device, acceptor, stream).await;
+                (device.observe)(Event::Connected { client });
+                serve(Arc::clone(&device), acceptor, (stream, client), &shutdown).await;
+                (device.observe)(Event::Disconnected { client });
                 drop(place);
             });
         }
+        // Who has asked is answered, but not waited for.
+        let _ = timeout(FAREWELL, async { while open.join_next().await.is_some() {} }).await;
         open.shutdown().await;
         self.device.report()
     }
 }
 
-async fn serve(device: Arc<Device>, acceptor: Option<TlsAcceptor>, stream: TcpStream) {
+async fn serve(
+    device: Arc<Device>,
+    acceptor: Option<TlsAcceptor>,
+    (stream, client): (TcpStream, SocketAddr),
+    shutdown: &Shutdown,
+) {
     match acceptor {
-        None => answer(device, stream).await,
+        None => answer(device, stream, client, shutdown).await,
         Some(acceptor) => {
             if let Ok(Ok(stream)) = timeout(PATIENCE, acceptor.accept(stream)).await {
-                answer(device, stream).await;
+                answer(device, stream, client, shutdown).await;
             }
         }
     }
 }
 
-async fn answer(device: Arc<Device>, stream: impl AsyncRead + AsyncWrite + Unpin) {
+async fn answer(
+    device: Arc<Device>,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    client: SocketAddr,
+    shutdown: &Shutdown,
+) {
     let service = service_fn(|request: Request<Incoming>| {
         let device = Arc::clone(&device);
-        async move { device.answer(&request).await.ok_or(Reset) }
+        async move { device.answer(&request, client).await.ok_or(Reset) }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(16 << 10);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     // A client that goes away is no news.
-    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+    let gone = tokio::select! {
+        _ = connection.as_mut() => true,
+        () = shutdown.asked() => false,
+    };
+    if !gone {
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
+    }
 }
 
 /// The connection ends without an answer.
@@ -247,7 +297,7 @@ impl Device {
     }
 
     /// None: the connection is to end.
-    async fn answer(&self, request: &Request<Incoming>) -> Option<Response<FaultyBody>> {
+    async fn answer(&self, request: &Request<Incoming>, client: SocketAddr) -> Option<Response<FaultyBody>> {
         let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some((fault, _)) = self.fault.filter(|(_, every)| number.is_multiple_of(*every)) {
             return self.wrong(fault).await;
@@ -266,6 +316,7 @@ impl Device {
         let document = if path == measurement { self.measurement() } else { self.adapter().status() };
         if path == measurement {
             self.measurements.fetch_add(1, Ordering::Relaxed);
+            (self.observe)(Event::Given { client, document: &document });
         }
         Some(json(FaultyBody::whole(document)))
     }

@@ -110,10 +110,12 @@ async fn a_reading_waits_for_its_receipt() {
         unit: 1,
         devices: 1,
         seed: 1,
+        index: 0,
         start_ms: None,
         count: None,
         fault: None,
         fault_every: 1,
+        counts_readings: false,
     };
     let server = Server::bind(options).await.expect("a free port");
     let port = server.address().expect("an address").port();

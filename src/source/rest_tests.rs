@@ -448,18 +448,18 @@ impl Simulated {
     async fn start(port: u16) -> Self {
         let identity = Identity::new().expect("a certificate");
         let fingerprint = identity.fingerprint().expect("one");
-        let server = simulated::bind(simulated::Options {
+        let options = simulated::Options {
             listen: ([127, 0, 0, 1], port).into(),
             token: Some("abcdefghijklmnopqrstuvwxyz012345".to_owned()),
             identity: Some(identity),
             firmware: Firmware::Old,
             interval: Duration::from_millis(30),
             seed: 1,
+            index: 0,
             start_ms: 1_782_000_000_000,
             fault: None,
-        })
-        .await
-        .expect("a free port");
+        };
+        let server = simulated::bind(options, Arc::new(|_| {})).await.expect("a free port");
         let (port, shutdown) = (server.local_addr().expect("an address").port(), Shutdown::new());
         tokio::spawn(server.run(shutdown.clone()));
         Self { port, fingerprint, shutdown }

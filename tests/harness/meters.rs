@@ -27,10 +27,12 @@ pub fn options(model: u16) -> Options {
         unit: 1,
         devices: 1,
         seed: u64::from(model),
+        index: 0,
         start_ms: None,
         count: None,
         fault: None,
         fault_every: 1,
+        counts_readings: false,
     }
 }
 

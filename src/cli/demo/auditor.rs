@@ -20,7 +20,7 @@ use crate::shutdown::Shutdown;
 /// How long one wait for a record or for metadata takes at most, and so how soon a stop is seen.
 const POLL: Duration = Duration::from_millis(200);
 
-/// The audit, which adapters and auditor both write to.
+/// The audit, which meters and auditor both write to.
 pub type SharedAudit = Arc<Mutex<Audit>>;
 
 /// The audit, also after somebody panicked over it.

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Shared by the story, the adapters, the auditor and the view.
+/// Shared by the story, the meters, the auditor and the view.
 #[derive(Debug)]
 pub struct Board(Mutex<Figures>);
 
@@ -24,7 +24,7 @@ pub struct Figures {
     pub starts: u32,
     pub cluster_up: bool,
     pub devices: Vec<Device>,
-    /// Acknowledged to the adapters.
+    /// Safe, by all that the meters were told.
     pub published: u64,
     /// Of these: sent more than once.
     pub sent_again: u64,
@@ -54,10 +54,31 @@ pub enum Agent {
     Stopped,
 }
 
-/// An adapter as its last acknowledged document shows it.
+/// How a meter gives its readings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Mqtt,
+    Rest,
+    Modbus,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mqtt => "MQTT",
+            Self::Rest => "REST",
+            Self::Modbus => "Modbus",
+        }
+    }
+}
+
+/// A meter as its last reading shows it.
 #[derive(Debug, Clone)]
 pub struct Device {
     pub name: String,
+    pub kind: Kind,
+    /// Its readings that are safe.
+    pub published: u64,
     /// Import positive.
     pub watts: Option<i64>,
     pub connected: bool,
@@ -118,17 +139,30 @@ impl Board {
 }
 
 impl Figures {
-    /// The adapter with this name, added where it is new.
+    /// The meter with this name, added where it is new.
     pub fn device(&mut self, name: &str) -> &mut Device {
         let at = match self.devices.iter().position(|device| device.name == name) {
             Some(at) => at,
             None => {
-                self.devices.push(Device { name: name.to_owned(), watts: None, connected: false });
+                // Those that are asked were made known before.
+                let kind = Kind::Mqtt;
+                self.devices.push(Device { name: name.to_owned(), kind, published: 0, watts: None, connected: false });
                 self.devices.sort_by(|a, b| a.name.cmp(&b.name));
                 self.devices.iter().position(|device| device.name == name).expect("it was just added")
             }
         };
         &mut self.devices[at]
+    }
+
+    /// A reading of this meter is safe.
+    pub fn safe(&mut self, name: &str) {
+        self.published += 1;
+        self.device(name).published += 1;
+    }
+
+    /// Safe readings of all meters of one kind.
+    pub fn published_by(&self, kind: Kind) -> u64 {
+        self.devices.iter().filter(|device| device.kind == kind).map(|device| device.published).sum()
     }
 
     /// Samples the queue.

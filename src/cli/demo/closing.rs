@@ -8,7 +8,7 @@ use anstyle::{AnsiColor, Style};
 use super::Args;
 use super::audit::Verdict;
 use super::auditor::lock;
-use super::board::Board;
+use super::board::{Board, Kind};
 use super::story::Stage;
 use super::workplace::Source;
 use crate::cli::terminal;
@@ -81,6 +81,14 @@ impl Closing<'_> {
         if self.args.keep || matches!(self.ending, Ending::Failed { .. }) {
             say(format_args!("The agent's configuration, queue and log: {}", stage.workplace.keep().display()));
         }
+        let figures = stage.board.figures();
+        let kinds = [Kind::Mqtt, Kind::Rest, Kind::Modbus].map(|kind| (kind.name(), figures.published_by(kind)));
+        let kinds: Vec<_> = kinds
+            .iter()
+            .filter(|(_, safe)| *safe > 0)
+            .map(|(name, safe)| format!("{} by {name}", count(*safe)))
+            .collect();
+        say(format_args!("Readings: {}", kinds.join(", ")));
         for note in notes(&verdict, &report, self.args) {
             say(format_args!("{note}"));
         }
@@ -123,7 +131,8 @@ fn say(line: std::fmt::Arguments<'_>) {
 async fn forget(source: &Source, board: &Board) -> Vec<String> {
     let Source::Broker { host, port, client_id, .. } = source else { return Vec::new() };
     let mut failures = Vec::new();
-    let devices = board.figures().devices;
+    let mut devices = board.figures().devices;
+    devices.retain(|device| device.kind == Kind::Mqtt);
     for client_id in devices.iter().map(|device| mqtt::client_id(&device.name)).chain([client_id.clone()]) {
         if let Err(why) = session::end(host, *port, &client_id).await {
             failures.push(format!("{client_id}: {why}"));
@@ -151,7 +160,7 @@ fn notes(verdict: &Verdict, report: &Report, args: &Args) -> Vec<String> {
     }
     if verdict.unknown > 0 {
         notes.push(format!(
-            "Read, though no adapter was told that it is safe: {} (on their way at the end: {})",
+            "Read, though no meter was told that it is safe: {} (on their way when an agent or a meter ended: {})",
             count(verdict.unknown),
             count(report.unacknowledged)
         ));

@@ -1,10 +1,11 @@
-//! The line as a picture: adapters, agent, queue and Kafka, the acts, and the queue's depth over time. Pure.
+//! The line as a picture: meters, agent, queue and Kafka, the acts, and the queue's depth over time. Pure.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 
-use super::board::{Agent, Figures, SAMPLE};
+use super::board::{Agent, Device, Figures, SAMPLE};
 use super::canvas::Canvas;
 use super::story::ACTS;
 use crate::cli::terminal::printable;
@@ -16,8 +17,10 @@ pub const SMALLEST: (usize, usize) = (80, 24);
 /// Wider, and the eye loses the line.
 const WIDEST: usize = 112;
 
-/// Of the frames of adapters, agent, queue and Kafka.
+/// Of the frames of meters, agent, queue and Kafka.
 const WIDTHS: [usize; 4] = [19, 14, 18, 17];
+/// What the meters' names need besides, where the terminal has it.
+const NAMES: usize = 10;
 const FRAME: usize = 6;
 /// Rows that are not the chart.
 const OTHER_ROWS: usize = 20;
@@ -38,13 +41,13 @@ const NOW: Style = AnsiColor::Cyan.on_default().bold();
 /// What does not change while it is shown.
 #[derive(Debug, Clone)]
 pub struct Caption {
-    /// Adapters and pace.
-    pub adapters: String,
+    /// Meters and pace.
+    pub meters: String,
     /// What Kafka is here: "stand-in", or the real one's address.
     pub kafka: String,
     /// How readings are delivered.
     pub delivery: &'static str,
-    /// The broker between adapters and agent.
+    /// The broker between the adapters that publish and the agent.
     pub broker: Option<String>,
 }
 
@@ -74,16 +77,18 @@ fn title(canvas: &mut Canvas, figures: &Figures, caption: &Caption) {
     let elapsed = clock(elapsed);
     let clock_at = width - 1 - whole.len() - elapsed.len();
     canvas.put(clock_at, 0, BOLD, &elapsed);
-    if 18 + caption.adapters.chars().count() < clock_at {
-        canvas.put(18, 0, DIM, &caption.adapters);
+    if 18 + caption.meters.chars().count() < clock_at {
+        canvas.put(18, 0, DIM, &caption.meters);
     }
 }
 
 fn line(canvas: &mut Canvas, figures: &Figures, caption: &Caption, beat: usize) {
-    let arrow = (canvas.width() - 2 - WIDTHS.iter().sum::<usize>()) / 3;
+    let mut widths = WIDTHS;
+    widths[0] += if canvas.width() - 2 >= WIDTHS.iter().sum::<usize>() + NAMES + 9 { NAMES } else { 0 };
+    let arrow = (canvas.width() - 2 - widths.iter().sum::<usize>()) / 3;
     let mut at = [1; 4];
     for index in 1..4 {
-        at[index] = at[index - 1] + WIDTHS[index - 1] + arrow;
+        at[index] = at[index - 1] + widths[index - 1] + arrow;
     }
     let runs = matches!(figures.agent, Agent::Running { .. });
     let alive = match figures.agent {
@@ -93,10 +98,10 @@ fn line(canvas: &mut Canvas, figures: &Figures, caption: &Caption, beat: usize) 
     };
     let reachable = if figures.cluster_up { GOOD } else { BAD };
     let styles = [PLAIN, alive, QUEUE, reachable];
-    for (index, name) in ["ADAPTERS", "AGENT", "QUEUE", "KAFKA"].into_iter().enumerate() {
-        canvas.frame((at[index], 2), (WIDTHS[index], FRAME), styles[index], name);
+    for (index, name) in ["METERS", "AGENT", "QUEUE", "KAFKA"].into_iter().enumerate() {
+        canvas.frame((at[index], 2), (widths[index], FRAME), styles[index], name);
     }
-    adapters(canvas, figures, at[0] + 2);
+    meters(canvas, figures, at[0] + 2, widths[0] - 4);
     agent(canvas, figures, at[1] + 2);
     queue(canvas, figures, at[2] + 2);
     kafka(canvas, figures, caption, at[3] + 2);
@@ -112,7 +117,7 @@ fn line(canvas: &mut Canvas, figures: &Figures, caption: &Caption, beat: usize) 
         (true, false) => Flow::Still,
     };
     for (index, flow) in [in_flow, stored, out].into_iter().enumerate() {
-        flow.draw(canvas, at[index] + WIDTHS[index], arrow, beat);
+        flow.draw(canvas, at[index] + widths[index], arrow, beat);
     }
     totals(canvas, figures, caption, at);
 }
@@ -141,18 +146,32 @@ impl Flow {
     }
 }
 
-fn adapters(canvas: &mut Canvas, figures: &Figures, x: usize) {
+fn meters(canvas: &mut Canvas, figures: &Figures, x: usize, width: usize) {
     let rows = FRAME - 2;
+    let named = width >= WIDTHS[0] - 4 + NAMES;
     let shown = if figures.devices.len() > rows { rows - 1 } else { rows };
-    for (row, device) in figures.devices.iter().take(shown).enumerate() {
+    for (row, device) in in_turn(&figures.devices).into_iter().take(shown).enumerate() {
         let style = if device.connected { PLAIN } else { BAD };
         let watts = device.watts.map_or_else(String::new, |watts| format!("{watts} W"));
-        canvas.put(x, 3 + row, style, &device.name);
-        canvas.put_right(x + 15, 3 + row, if device.connected { GOOD } else { DIM }, &watts);
+        canvas.put(x, 3 + row, style, device.kind.name());
+        if named {
+            canvas.put(x + 8, 3 + row, style, &printable(&device.name, NAMES - 1));
+        }
+        canvas.put_right(x + width, 3 + row, if device.connected { GOOD } else { DIM }, &watts);
     }
     if figures.devices.len() > rows {
         canvas.put(x, 3 + shown, DIM, &format!("and {} more", figures.devices.len() - shown));
     }
+}
+
+/// The first of each kind, then the second ones.
+fn in_turn(devices: &[Device]) -> Vec<&Device> {
+    let mut turns = BTreeMap::new();
+    for device in devices {
+        let of_kind = devices.iter().filter(|other| other.kind == device.kind);
+        turns.insert((of_kind.take_while(|other| other.name != device.name).count(), device.kind), device);
+    }
+    turns.into_values().collect()
 }
 
 fn agent(canvas: &mut Canvas, figures: &Figures, x: usize) {
@@ -201,7 +220,7 @@ fn kafka(canvas: &mut Canvas, figures: &Figures, caption: &Caption, x: usize) {
 
 fn totals(canvas: &mut Canvas, figures: &Figures, caption: &Caption, at: [usize; 4]) {
     let y = 2 + FRAME;
-    canvas.put(at[0] + 1, y, BOLD, &format!("{} acknowledged", count(figures.published)));
+    canvas.put(at[0] + 1, y, BOLD, &format!("{} safe", count(figures.published)));
     if let Some(broker) = &caption.broker {
         let label = format!("by the broker {broker}");
         canvas.put(at[1] + 2, y, DIM, &printable(&label, at[3] - at[1] - 2));

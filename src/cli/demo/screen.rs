@@ -160,7 +160,7 @@ impl Plain {
             };
             writeln!(
                 self.out,
-                "{:5.1} s    {} acknowledged, {} waiting on the disk{oldest}, {} delivered",
+                "{:5.1} s    {} safe, {} waiting on the disk{oldest}, {} delivered",
                 figures.began.elapsed().as_secs_f64(),
                 count(figures.published),
                 count(figures.depth.waiting),

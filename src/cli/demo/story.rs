@@ -7,12 +7,12 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-use super::adapters::Adapters;
 use super::agent::{Agent, AgentError};
 use super::auditor::{AuditorError, SharedAudit, lock};
 use super::board::{self, Board, Depth, Figures};
 use super::cluster::{Cluster, ClusterError, Switched};
 use super::depth;
+use super::meters::{House, Meters, MetersError};
 use super::workplace::{Configuration, Source, Workplace};
 use crate::cli::units::count;
 use crate::config::show_address;
@@ -47,12 +47,13 @@ pub struct Stage {
     pub configuration: Configuration,
     pub board: Arc<Board>,
     pub audit: SharedAudit,
-    pub adapters: Option<Adapters>,
-    pub devices: u32,
+    pub meters: Option<Meters>,
+    pub house: House,
+    /// From document to document of an adapter that publishes.
     pub interval: Duration,
     /// How long the whole is meant to take.
     pub length: Duration,
-    /// What the adapters said at their end.
+    /// What the meters said at their end.
     pub report: Report,
 }
 
@@ -71,6 +72,8 @@ pub enum StoryError {
         "the MQTT broker {broker} cannot be used: {why}\n  hint: it must let anybody in, without TLS and login: the demo's adapters have neither"
     )]
     Broker { broker: String, why: String },
+    #[error(transparent)]
+    Meters(#[from] MetersError),
     #[error(transparent)]
     Cluster(#[from] ClusterError),
     #[error(transparent)]
@@ -106,14 +109,9 @@ impl Stage {
         }
         self.start()?;
         self.reachable().await?;
-        let source = &self.configuration.source;
-        self.adapters = Some(Adapters::start(
-            source.address(),
-            source.topic(),
-            (self.devices, self.interval),
-            Arc::clone(&self.audit),
-            Arc::clone(&self.board),
-        ));
+        if let Some(meters) = &mut self.meters {
+            meters.publish(&self.configuration.source, self.interval);
+        }
         Ok(())
     }
 
@@ -130,7 +128,7 @@ impl Stage {
         self.board.change(|figures| figures.cluster_up = false);
         match switched {
             Switched::Brokers => {
-                self.board.say("Kafka is off. The adapters notice nothing: readings wait on the disk.");
+                self.board.say("Kafka is off. The meters notice nothing: readings wait on the disk.");
             }
             Switched::Address(nowhere) => {
                 self.board.say(format!(
@@ -141,7 +139,7 @@ impl Stage {
         }
         let before = self.board.figures().depth.end;
         self.play(1).await?;
-        let wanted = before + u64::from(self.devices);
+        let wanted = before + u64::from(self.house.mqtt);
         self.until("readings to wait on the disk", |figures| figures.depth.end >= wanted && figures.depth.waiting > 0)
             .await
     }
@@ -187,8 +185,9 @@ impl Stage {
             }
         }
         // What is on its way in a second and a half of a line that keeps up.
-        let usual =
-            u64::from(self.devices) * (1 + u64::try_from(1_500 / self.interval.as_millis().max(1)).unwrap_or(0));
+        let usual = u64::from(self.house.mqtt)
+            * (1 + u64::try_from(1_500 / self.interval.as_millis().max(1)).unwrap_or(0))
+            + 3 * u64::from(self.house.polled());
         let audit = Arc::clone(&self.audit);
         self.until("the queue to drain", |_| lock(&audit).missing() <= usual).await?;
         self.board.say(format!(
@@ -199,9 +198,9 @@ impl Stage {
         self.rest(self.share(3).saturating_sub(began.elapsed())).await
     }
 
-    /// The adapters fall silent, the last readings arrive, the agent stops in order.
+    /// The meters fall silent, the last readings arrive, the agent stops in order.
     async fn close(&mut self) -> Result<(), StoryError> {
-        self.board.say("The adapters stop; the last readings arrive; the agent stops.");
+        self.board.say("The meters stop; the last readings arrive; the agent stops.");
         self.silence().await;
         let audit = Arc::clone(&self.audit);
         self.until("the last readings in Kafka", |_| lock(&audit).missing() == 0).await?;
@@ -232,8 +231,9 @@ impl Stage {
     }
 
     async fn silence(&mut self) {
-        if let Some(mut adapters) = self.adapters.take() {
-            self.report = adapters.stop().await;
+        if let Some(mut meters) = self.meters.take() {
+            let agent_lives = matches!(self.board.figures().agent, board::Agent::Running { .. });
+            self.report = meters.stop(agent_lives).await;
         }
     }
 

@@ -74,15 +74,17 @@ impl Args {
         };
         let options = Options {
             listen,
-            meter: self.model.or(Meter::new(203)).ok_or("203 is no model")?,
+            meter: self.model.unwrap_or_else(Meter::three_phase),
             base: self.base.unwrap_or(BASE),
             unit,
             devices,
             seed,
+            index: 0,
             start_ms: start.map(Timestamp::as_millisecond),
             count,
             fault,
             fault_every: fault_every.unwrap_or(10),
+            counts_readings: false,
         };
         let server = Server::bind(options).await.map_err(|error| format!("cannot listen at {listen}: {error}"))?;
         let address = server.address().map_err(|error| format!("cannot tell where it listens: {error}"))?;

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -83,11 +84,12 @@ impl Args {
             firmware,
             interval: interval.max(Duration::from_millis(1)),
             seed,
+            index: 0,
             start_ms: start.unwrap_or_else(Timestamp::now).as_millisecond(),
             fault: asked.fault()?,
         };
         let cannot = |error| format!("cannot listen at {listen}: {error}");
-        let server = rest::bind(options).await.map_err(cannot)?;
+        let server = rest::bind(options, Arc::new(|_| {})).await.map_err(cannot)?;
         let address = server.local_addr().map_err(cannot)?;
         let (measurement, status) = firmware.paths();
         let scheme = if self.http { "http" } else { "https" };
