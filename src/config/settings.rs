@@ -1,5 +1,6 @@
 //! The checked, typed configuration. Everything in it is within its limits.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,6 +38,11 @@ impl Settings {
             }
         }
         topics
+    }
+
+    /// The names of topics that depend on the device, with `{device}` in them.
+    pub fn topics_of_devices(&self) -> BTreeSet<&str> {
+        self.sources.iter().filter_map(|source| source.kafka_topic.as_deref()).filter(|topic| is_of_device(topic)).collect()
     }
 }
 

@@ -14,6 +14,8 @@ pub struct Grant {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resource {
     Topic(String),
+    /// Every topic whose name begins so.
+    Topics(String),
     /// Every group whose name begins so.
     Groups(String),
     /// Every transactional id that begins so.
@@ -26,6 +28,7 @@ impl Resource {
     fn options(&self) -> String {
         match self {
             Self::Topic(topic) => format!("--topic {topic}"),
+            Self::Topics(prefix) => format!("--topic {prefix} --resource-pattern-type prefixed"),
             Self::Groups(prefix) => format!("--group {prefix} --resource-pattern-type prefixed"),
             Self::TransactionalIds(prefix) => format!("--transactional-id {prefix} --resource-pattern-type prefixed"),
             Self::Cluster => "--cluster".to_owned(),
@@ -39,6 +42,7 @@ impl Grant {
         let operation = self.operation.to_uppercase();
         match &self.resource {
             Resource::Topic(topic) => format!("{operation} on topic {topic}"),
+            Resource::Topics(prefix) => format!("{operation} on topics with the prefix {prefix}"),
             Resource::Groups(prefix) => format!("{operation} on groups with the prefix {prefix}"),
             Resource::TransactionalIds(prefix) => format!("{operation} on transactional ids with the prefix {prefix}"),
             Resource::Cluster => format!("{operation} on the cluster"),
@@ -67,6 +71,7 @@ impl Grant {
     pub fn terraform(&self, user: &str) -> String {
         let (kind, name, pattern) = match &self.resource {
             Resource::Topic(topic) => ("Topic", topic.as_str(), "Literal"),
+            Resource::Topics(prefix) => ("Topic", prefix.as_str(), "Prefixed"),
             Resource::Groups(prefix) => ("Group", prefix.as_str(), "Prefixed"),
             Resource::TransactionalIds(prefix) => ("TransactionalID", prefix.as_str(), "Prefixed"),
             Resource::Cluster => ("Cluster", "kafka-cluster", "Literal"),
@@ -110,6 +115,7 @@ mod tests {
         let prefix = "meterferry.pi-1.".to_owned();
         let grants = [
             ("Write", Resource::Topic("sma-kafka".into())),
+            ("Write", Resource::Topics("meters.".into())),
             ("Read", Resource::Groups(prefix.clone())),
             ("Write", Resource::TransactionalIds(prefix)),
             ("DescribeConfigs", Resource::Cluster),

@@ -102,6 +102,8 @@ async fn inside(settings: &Settings, agent_id: &str, servers: &[Address], now_s:
     let found = |topic: &Arc<str>| shape.topics.get(topic);
     let presence = |topic: &Arc<str>| topic::presence(settings, &names, topic, found(topic)?, shape.nodes.len());
     checks.extend(asked.iter().filter_map(presence));
+    let templates = settings.topics_of_devices();
+    checks.extend(templates.into_iter().map(|template| topic::of_devices(settings, &names, template)));
     if nodes.iter().any(|(_, address)| !address.is_good()) {
         checks.extend(unasked(&["topics' settings", "rights"], "an address that a broker advertises is not reached"));
         return checks;

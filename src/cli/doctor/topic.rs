@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::check::{Check, Command};
 use crate::cli::units::{self, bytes};
-use crate::config::settings::Settings;
+use crate::config::settings::{DEVICE, Settings};
 use crate::forwarder::advice::Names;
 use crate::forwarder::cluster::Failure;
 use crate::forwarder::grant::{Grant, Resource};
@@ -62,6 +62,34 @@ pub fn presence(
     }
     let replicas = format!("{replicas} replica{}", if replicas == 1 { "" } else { "s" });
     Some(Check::ok(name, format!("{partitions}, {replicas}")))
+}
+
+/// Topics that are known when a device sends: what lets the agent write to all of them.
+pub fn of_devices(settings: &Settings, names: &Names, template: &str) -> Check {
+    let made = if settings.kafka.create_topics {
+        "each is made when its device sends first (kafka.create_topics)"
+    } else {
+        "each has to be there when its device sends first (kafka.create_topics is false); until then its readings wait"
+    };
+    let check = Check::skipped(format!("topics {template}"), format!("one a device; {made}"));
+    let prefix = template.split(DEVICE).next().unwrap_or_default();
+    if prefix.is_empty() {
+        let hint = "without letters before {device} no right covers them all: begin the name with some".to_owned();
+        return Check { hint: Some(hint), ..check };
+    }
+    let grant = Grant { operation: "Write", resource: Resource::Topics(prefix.to_owned()) };
+    let (server, user) = (&names.server, names.user());
+    let mut commands = vec![
+        Command { tool: "kafka-acls", text: grant.kafka_acls(server, user) },
+        Command { tool: "rpk", text: grant.rpk(server, user) },
+        Command { tool: "Terraform (Mongey/kafka)", text: grant.terraform(user) },
+    ];
+    if settings.kafka.create_topics {
+        let create = Grant { operation: "Create", ..grant };
+        commands.push(Command { tool: "kafka-acls, to make them", text: create.kafka_acls(server, user) });
+    }
+    let hint = "where the cluster asks for rights, one covers them all:".to_owned();
+    Check { hint: Some(hint), ..check }.with(commands)
 }
 
 /// A cure that ends in a command has it on a line of its own.
@@ -305,6 +333,21 @@ mod tests {
             of(&settings, Err(failure(Code::LeaderNotAvailable)), 3),
         ];
         insta::assert_snapshot!(shown(checks.into_iter().flatten().collect()));
+    }
+
+    /// Promise 9: a topic a device is looked at when it is used; the right to all of them can be given before.
+    #[test]
+    fn topics_of_devices() {
+        let settings = settings();
+        let names = names(&settings);
+        let mut making = settings.clone();
+        making.kafka.create_topics = true;
+        let checks = [
+            of_devices(&settings, &names, "meters.sma.{device}"),
+            of_devices(&making, &names, "meters.sma.{device}"),
+            of_devices(&settings, &names, "{device}"),
+        ];
+        insta::assert_snapshot!(shown(checks.into()));
     }
 
     /// Promise 8: what the topic would do with what is sent, before it does it.
