@@ -174,18 +174,18 @@ fn source_words(source: &LiveSource) -> String {
         Some(time) => format!("last message {} ago", duration(Duration::from_secs(time))),
     };
     let mut words = format!("{}: {connected}, {last}, {:.2} a second", source.name, source.per_second);
-    for (number, what) in [
-        (source.undecodable, "no readings"),
-        (source.qos0, "with QoS 0"),
-        (source.broker_dropped, "dropped by the broker"),
-        (source.unchanged, "said the same as the last"),
-        (source.failed_polls, "polls without a reading"),
-        (source.skipped, "polls skipped"),
-        (source.fallen, "counters turned over or gone back"),
-        (source.absurd, "values that cannot be right"),
+    for (number, one, many) in [
+        (source.undecodable, "no reading", "no readings"),
+        (source.qos0, "with QoS 0", "with QoS 0"),
+        (source.broker_dropped, "dropped by the broker", "dropped by the broker"),
+        (source.unchanged, "said the same as the last", "said the same as the last"),
+        (source.failed_polls, "poll without a reading", "polls without a reading"),
+        (source.skipped, "poll skipped", "polls skipped"),
+        (source.fallen, "counter turned over or gone back", "counters turned over or gone back"),
+        (source.absurd, "value that cannot be right", "values that cannot be right"),
     ] {
         if number > 0 {
-            words.push_str(&format!(", {} {what}", count(number)));
+            words.push_str(&format!(", {} {}", count(number), if number == 1 { one } else { many }));
         }
     }
     words

@@ -60,6 +60,11 @@ impl Firmware {
     }
 }
 
+/// A certificate could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("a certificate cannot be made")]
+pub struct CertificateError(#[from] rcgen::Error);
+
 /// What a device shows who it is with.
 #[derive(Debug)]
 pub struct Identity {
@@ -73,7 +78,7 @@ impl Identity {
     /// # Errors
     ///
     /// There is no randomness to be had.
-    pub fn new() -> Result<Self, rcgen::Error> {
+    pub fn new() -> Result<Self, CertificateError> {
         let key = rcgen::KeyPair::generate()?;
         let mut params = rcgen::CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
         params.distinguished_name = rcgen::DistinguishedName::new();

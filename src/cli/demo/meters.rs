@@ -21,7 +21,7 @@ use crate::shutdown::Shutdown;
 use crate::simulate::adapter::meter_number;
 use crate::simulate::meter::{BASE, Meter};
 use crate::simulate::mqtt::{self, Event, Options, Report};
-use crate::simulate::rest::{self, Firmware, Identity};
+use crate::simulate::rest::{self, CertificateError, Firmware, Identity};
 use crate::simulate::{modbus, rest::Event as RestEvent};
 
 /// Documents of one adapter on their way at one time.
@@ -71,8 +71,8 @@ impl House {
 pub enum MetersError {
     #[error("no port of 127.0.0.1 is free for a meter")]
     Port(#[from] io::Error),
-    #[error("a meter's certificate cannot be made")]
-    Certificate(#[from] rcgen::Error),
+    #[error("a meter cannot show who it is")]
+    Certificate(#[from] CertificateError),
 }
 
 /// Meters that give readings until they are asked to stop.

@@ -108,7 +108,7 @@ impl Args {
 
 fn identity(args: &Args) -> Result<Identity, String> {
     let (Some(certificate), Some(key)) = (&args.certificate, &args.key) else {
-        return Identity::new().map_err(|error| format!("cannot make a certificate: {}", chain(&error)));
+        return Identity::new().map_err(|error| chain(&error));
     };
     let certificates = tls::certificates(certificate).map_err(|error| chain(&error))?;
     let key = PrivateKeyDer::from_pem_file(key)
