@@ -42,7 +42,11 @@ impl Settings {
 
     /// The names of topics that depend on the device, with `{device}` in them.
     pub fn topics_of_devices(&self) -> BTreeSet<&str> {
-        self.sources.iter().filter_map(|source| source.kafka_topic.as_deref()).filter(|topic| is_of_device(topic)).collect()
+        self.sources
+            .iter()
+            .filter_map(|source| source.kafka_topic.as_deref())
+            .filter(|topic| is_of_device(topic))
+            .collect()
     }
 }
 
