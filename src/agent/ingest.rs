@@ -19,10 +19,12 @@ use crate::source::Raw;
 use crate::source::redelivery::{Verdict, Window};
 
 mod assembly;
+mod registers;
 mod thinning;
 mod withheld;
 
 use assembly::{Assembly, Group};
+use registers::Registers;
 use thinning::{Summary, Thinning};
 use withheld::KEPT;
 pub use withheld::Withheld;
@@ -56,6 +58,8 @@ pub struct Ingest {
     withheld: Withheld,
     /// Values that wait for others of their reading.
     assembly: Assembly<Part>,
+    /// What the registers of normalized readings showed last.
+    registers: Registers,
     thinning: Option<Thinning<Part>>,
     /// The device of the last measurement, as it may be known: whose state a status is.
     device: Option<String>,
@@ -118,6 +122,7 @@ impl Ingest {
             withheld: Withheld::new(&parts.privacy),
             assembly: Assembly::default(),
             thinning: parts.privacy.thin.map(Thinning::new),
+            registers: Registers::default(),
             device: None,
             parts,
         }
@@ -170,8 +175,8 @@ impl Ingest {
             return Err(format!("it has {size} bytes, queue.max_reading_size is {}", self.parts.max_reading_size));
         }
         let payload = if raw.kind == Kind::Status { &Payload::Any } else { &self.parts.payload };
-        let mut decoded =
-            decode::decode(payload, &raw.source, &raw.topic, &raw.payload).map_err(|reason| reason.to_string())?;
+        let mut decoded = decode::decode(payload, &raw.source, &raw.topic, &raw.payload)
+            .map_err(|reason| if self.withheld.is_set() { reason.discreet() } else { reason.to_string() })?;
         decoded.device = match (raw.kind, &self.device) {
             (Kind::Status, Some(device)) => device.clone(),
             (Kind::Status, None) => self.withheld.device(raw.source.to_string()),
@@ -265,7 +270,13 @@ impl Ingest {
     }
 
     /// What may leave, as our own document; with `privacy.thin` once an interval.
-    async fn normalized(&mut self, source: &Arc<str>, decoded: Decoded, parts: Vec<Part>) -> Result<(), QueueError> {
+    async fn normalized(
+        &mut self,
+        source: &Arc<str>,
+        mut decoded: Decoded,
+        parts: Vec<Part>,
+    ) -> Result<(), QueueError> {
+        self.registers.judge(&mut decoded);
         let Some(decoded) = self.withheld.filter(decoded) else {
             for part in parts {
                 self.keep_back(part.receipt).await?;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{Global, terminal};
-use crate::config::settings::Settings;
+use crate::config::settings::{DEVICE, Settings};
 use crate::config::{self, Environment};
 use crate::forwarder;
 
@@ -14,7 +14,8 @@ pub(super) struct Cluster {
     #[arg(long, value_name = "HOST:PORT", value_parser = servers)]
     brokers: Option<String>,
 
-    /// Topic; may be given several times [default: kafka.topic and those of the sources, else sma-kafka]
+    /// Topic, with {device} in it those of devices; may be given several times [default: kafka.topic and those of the
+    /// sources, else sma-kafka]
     #[arg(long, value_name = "TOPIC", value_parser = topic)]
     topic: Vec<String>,
 
@@ -29,7 +30,7 @@ pub(super) fn servers(text: &str) -> Result<String, String> {
 }
 
 fn topic(text: &str) -> Result<String, String> {
-    config::is_kafka_topic(text).map(|()| text.to_owned())
+    config::is_source_topic(text).map(|()| text.to_owned())
 }
 
 fn property(text: &str) -> Result<(String, String), String> {
@@ -50,6 +51,28 @@ pub(super) struct Address {
     pub(super) properties: Vec<(String, String)>,
 }
 
+/// Those that readings go to, those of devices with `{device}` in them.
+fn topics(settings: &Settings) -> Vec<String> {
+    settings.kafka_topics().into_iter().chain(settings.topics_of_devices()).map(str::to_owned).collect()
+}
+
+/// As the client library subscribes to it: a name, or a pattern for those of devices.
+pub(super) fn subscribed(topic: &str) -> String {
+    match topic.split_once(DEVICE) {
+        None => topic.to_owned(),
+        Some((front, back)) => {
+            format!("^{}[A-Za-z0-9_-]+{}$", front.replace('.', "\\."), back.replace('.', "\\."))
+        }
+    }
+}
+
+/// Whether `name` is a topic of a device by `template`.
+pub(super) fn is_of_device(template: &str, name: &str) -> bool {
+    let Some((front, back)) = template.split_once(DEVICE) else { return false };
+    let device = name.strip_prefix(front).and_then(|rest| rest.strip_suffix(back));
+    device.is_some_and(|device| !device.is_empty() && !device.contains('.'))
+}
+
 impl Cluster {
     /// What the options leave open is taken from the configuration where there is one that names a cluster: a machine that
     /// only reads needs none. A file that was named on the command line must be right.
@@ -62,7 +85,7 @@ impl Cluster {
             Some(settings) => Address {
                 brokers: settings.kafka.bootstrap_servers.join(","),
                 named: true,
-                topics: settings.kafka_topics().into_iter().map(str::to_owned).collect(),
+                topics: topics(&settings),
                 properties: forwarder::kafka::connection(&settings.kafka),
             },
             None => Address {

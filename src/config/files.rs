@@ -102,7 +102,7 @@ pub fn secret(section: &mut Section, report: &mut Report, key: &str, around: Aro
     }
 }
 
-const PASSWORD_ALONE: &str = "the file must hold the password and nothing else";
+const PASSWORD_ALONE: &str = "the file must hold the secret as text, and nothing else";
 
 /// A password from a file named on the command line, by the rules of those named in the configuration.
 ///
@@ -293,7 +293,7 @@ mod tests {
         for (content, what) in
             [(&b"\n"[..], "is empty"), (b"a\nb\n", "has more than one line"), (b"\xff", "is not UTF-8 text")]
         {
-            let cure = "  hint: the file must hold the password and nothing else";
+            let cure = "  hint: the file must hold the secret as text, and nothing else";
             assert_eq!(said(content), Err(format!("the password file /etc/password {what}\n{cure}")));
         }
         let error = password(folder.path()).expect_err("a folder");

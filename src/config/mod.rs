@@ -76,6 +76,11 @@ pub fn is_server(text: &str) -> Result<(), String> {
     names::host_and_port(text).map(|_| ())
 }
 
+/// Whether `text` may be a topic of the agent or, with `{device}` in it, the topics of devices; otherwise what it has to be.
+pub fn is_source_topic(text: &str) -> Result<(), String> {
+    names::source_topic(text)
+}
+
 /// Whether `text` may be a topic of the agent in Kafka; otherwise what it has to be.
 pub fn is_kafka_topic(text: &str) -> Result<(), String> {
     names::kafka_topic(text)

@@ -40,6 +40,12 @@ pub fn source_topic(name: &str) -> Result<(), String> {
     if plain.contains(['{', '}']) {
         return Err("may hold {device} and {source}, each once, and no other braces".to_owned());
     }
+    // Whoever names a device would name any topic, Kafka's own among them.
+    if let Some((front, _)) = name.split_once(DEVICE)
+        && (front.starts_with("__") || !front.contains(|c: char| c.is_ascii_alphanumeric()))
+    {
+        return Err("must have a letter or a digit in front of {device}, and no __, such as meters.{device}".to_owned());
+    }
     kafka_topic(&plain)
 }
 

@@ -134,6 +134,25 @@ pub enum Reason {
     DeviceTooLong { length: usize },
 }
 
+impl Reason {
+    /// In words that hold nothing of the message, nor of its topic.
+    pub fn discreet(&self) -> String {
+        match self {
+            Self::DuplicateKey { line, column, .. } => {
+                format!("a JSON key stands twice in one object, again at line {line}, column {column}")
+            }
+            Self::TopicNotMapped { mapping, .. } => format!("the mapping {mapping} has no such topic"),
+            Self::NotUtf8 { .. }
+            | Self::NotJson { .. }
+            | Self::NotAnObject { .. }
+            | Self::TooDeep { .. }
+            | Self::NoMeasurement { .. }
+            | Self::NothingMapped { .. }
+            | Self::DeviceTooLong { .. } => self.to_string(),
+        }
+    }
+}
+
 /// Decodes what the source named `source` received on `topic` (empty where it has none).
 ///
 /// Takes time and memory in proportion to `bytes`, and stack for [`MAX_DEPTH`] levels.
@@ -174,6 +193,16 @@ mod tests {
         assert_eq!(decode(&Payload::Any, "house", &long, b""), Err(reason.clone()));
         assert_eq!(reason.to_string(), "the device's name has 1025 bytes; the limit is 1024");
         assert!(decode(&Payload::Any, "house", &long[1..], b"").is_ok());
+    }
+
+    /// `[privacy]`: a reason that is discreet repeats nothing that a device or its topic says.
+    #[test]
+    fn discreet_reasons_repeat_nothing() {
+        let key = Reason::DuplicateKey { key: "SECRET".into(), line: 1, column: 2 };
+        let topic = Reason::TopicNotMapped { mapping: "vzlogger".into(), topic: "SECRET/1".into() };
+        for reason in [key, topic] {
+            assert!(reason.to_string().contains("SECRET") && !reason.discreet().contains("SECRET"), "{reason}");
+        }
     }
 
     proptest! {

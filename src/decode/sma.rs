@@ -8,9 +8,9 @@ use std::borrow::Cow;
 use super::decimal::Decimal;
 use super::json::{Json, Keys, Piece};
 use super::write::Object;
-use super::{Code, Decoded, Measurement, Reason, Value};
+use super::{Code, Decoded, Flag, Measurement, Reason, Value};
 
-/// Seconds from 1970 to the year 10000: what is later is no time at all.
+/// Seconds from 1970 to the year 10000: no clock says what is later.
 const END_OF_TIME: i64 = 253_402_300_800;
 
 pub(super) fn decode(source: &str, bytes: &[u8]) -> Result<Decoded, Reason> {
@@ -66,11 +66,15 @@ impl Document {
             Piece::Object => {}
             other => return Err(Reason::NotAnObject { found: other.described() }),
         }
-        let (mut document, mut keys) = (Self::default(), Keys::default());
+        let (mut document, mut keys, mut odd) = (Self::default(), Keys::default(), Vec::new());
         while let Some(key) = json.key(&mut keys)? {
             document.members += 1;
             match json.piece()? {
-                Piece::Object => document.measurements.extend(measurement(&mut json, key)?),
+                Piece::Object => match measurement(&mut json, key)? {
+                    Member::Measurement(measurement) => document.measurements.push(measurement),
+                    Member::Odd(measurement) => odd.push(measurement),
+                    Member::Metadata => {}
+                },
                 Piece::Number(_) if key == "sma_time" => document.uptime = true,
                 piece if key == "name" => {
                     json.pass_over(&piece)?;
@@ -80,6 +84,10 @@ impl Document {
             }
         }
         json.end()?;
+        // Alone they are no reading.
+        if !document.measurements.is_empty() {
+            document.measurements.append(&mut odd);
+        }
         Ok(document)
     }
 
@@ -93,11 +101,14 @@ impl Document {
         number.filter(|number| !number.trim().is_empty()).unwrap_or_else(|| source.to_owned())
     }
 
-    /// The meter's clock (`0-0:1.0.0` carries it in `time`), else the newest time of any measurement. 0 is no time.
+    /// The meter's clock (`0-0:1.0.0` carries it in `time`), else the newest time of any measurement. 0 is no time; one
+    /// that no clock says, such as milliseconds, is given only where there is no other, and is not believed later.
     fn measured(&self) -> Option<i64> {
         let plausible = |measurement: &Measurement| measurement.time.filter(|time| (1..END_OF_TIME).contains(time));
         let clock = self.measurements.iter().find(|measurement| is(&measurement.code, 1, 0, 0)).and_then(plausible);
-        clock.or_else(|| self.measurements.iter().filter_map(plausible).max())
+        let newest = || self.measurements.iter().filter_map(plausible).max();
+        let times = || self.measurements.iter().filter_map(|measurement| measurement.time.filter(|time| *time != 0));
+        clock.or_else(newest).or_else(|| times().max().map(|time| time.clamp(-END_OF_TIME, END_OF_TIME)))
     }
 }
 
@@ -116,12 +127,24 @@ fn code(key: Cow<'_, str>) -> Code {
     }
 }
 
-/// An object with a `value` that is a number or a text is a measurement, every other one metadata.
-fn measurement<'de>(json: &mut Json<'de>, key: Cow<'de, str>) -> Result<Option<Measurement>, Reason> {
+/// What a member of the document is that is an object.
+enum Member {
+    /// Its `value` is a number or a text.
+    Measurement(Measurement),
+    /// It is called by an OBIS code, and its `value` is true or false, an array or an object: kept as it is written.
+    Odd(Measurement),
+    Metadata,
+}
+
+fn measurement<'de>(json: &mut Json<'de>, key: Cow<'de, str>) -> Result<Member, Reason> {
     let mut keys = Keys::default();
-    let (mut value, mut time, mut flag) = (None, None, None);
+    let (mut value, mut time, mut flag, mut odd) = (None, None, None, None);
     while let Some(member) = json.key(&mut keys)? {
         let piece = json.piece()?;
+        if member == "value" && matches!(piece, Piece::Flag | Piece::Array | Piece::Object) {
+            odd = Some(Value::Text(json.written(&piece)?.to_owned()));
+            continue;
+        }
         json.pass_over(&piece)?;
         match member.as_ref() {
             "value" => value = piece.value(),
@@ -130,7 +153,13 @@ fn measurement<'de>(json: &mut Json<'de>, key: Cow<'de, str>) -> Result<Option<M
             _ => {}
         }
     }
-    Ok(value.map(|value| Measurement { code: code(key), value, time, flag }))
+    Ok(match (value, odd, code(key)) {
+        (Some(value), _, code) => Member::Measurement(Measurement { code, value, time, flag }),
+        (None, Some(value), code @ Code::Obis(_)) => {
+            Member::Odd(Measurement { code, value, time, flag: Some(Flag::Absurd) })
+        }
+        (None, ..) => Member::Metadata,
+    })
 }
 
 /// Whole seconds, also where they are written as a fraction or a text.

@@ -126,6 +126,8 @@ pub struct Recorder {
     agent_id: String,
     agent_source: Arc<str>,
     default_topic: Arc<str>,
+    /// No reading's topic, whatever a device is called.
+    resume_topic: Arc<str>,
     /// Topic and `ce_source` of each source.
     sources: BTreeMap<Arc<str>, (Destination, Arc<str>)>,
     /// Topics of devices that are known to be there.
@@ -134,12 +136,18 @@ pub struct Recorder {
 
 impl Recorder {
     /// `topics` names the topic of each source; a source that is no longer configured goes to `default_topic`.
-    pub fn new(queue_id: QueueId, agent_id: &str, default_topic: &str, topics: &BTreeMap<Arc<str>, String>) -> Self {
+    pub fn new(
+        queue_id: QueueId,
+        agent_id: &str,
+        (default_topic, resume_topic): (&str, &str),
+        topics: &BTreeMap<Arc<str>, String>,
+    ) -> Self {
         let mut recorder = Self {
             id_prefix: format!("{queue_id}-"),
             agent_id: agent_id.to_owned(),
             agent_source: format!("/{}", segment(agent_id)).into(),
             default_topic: default_topic.into(),
+            resume_topic: resume_topic.into(),
             sources: BTreeMap::new(),
             known: BTreeSet::new(),
         };
@@ -163,7 +171,8 @@ impl Recorder {
             _ => None,
         };
         let room = topic::MOST.saturating_sub(self.known.len());
-        let strange: BTreeSet<_> = entries.filter_map(of_device).filter(|topic| !self.known.contains(topic)).collect();
+        let is_strange = |topic: &Arc<str>| !self.known.contains(topic) && *topic != self.resume_topic;
+        let strange: BTreeSet<_> = entries.filter_map(of_device).filter(is_strange).collect();
         strange.into_iter().take(room).collect()
     }
 
@@ -278,7 +287,21 @@ mod tests {
 
     fn recorder() -> Recorder {
         let topics = [("house meter".into(), "meters".to_owned())].into();
-        Recorder::new(QueueId(0xab), "pi-1", "sma-kafka", &topics)
+        Recorder::new(QueueId(0xab), "pi-1", ("sma-kafka", "meterferry-resume"), &topics)
+    }
+
+    /// Promise 5: no device's name makes a reading part of the resume topic.
+    #[test]
+    fn no_device_is_called_like_the_resume_topic() {
+        let topics = [("house".into(), "meterferry-{device}".to_owned())].into();
+        let mut recorder = Recorder::new(QueueId(0xab), "pi-1", ("sma-kafka", "meterferry-resume"), &topics);
+        let named = |device: &str| Reading { device: device.into(), ..reading("house", None) };
+        let entry = |device| Entry { sequence: 1, size: 0, body: Body::Reading(named(device)) };
+        let strange = recorder.strange_topics([entry("resume"), entry("garage")].iter());
+        assert_eq!(strange, ["meterferry-garage".into()].into());
+        recorder.know(&strange);
+        let topic = |device| recorder.reading(1, named(device), &NOW).topic;
+        assert_eq!([&*topic("resume"), &*topic("garage")], ["sma-kafka", "meterferry-garage"]);
     }
 
     /// Promise 3: the headers by which a consumer drops repeats and an audit finds gaps.

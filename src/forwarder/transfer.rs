@@ -570,7 +570,8 @@ impl Transfer {
 }
 
 fn recorder(parts: &Parts) -> Recorder {
-    Recorder::new(parts.backlog.queue_id(), &parts.agent_id, &parts.names.topic, &parts.topics)
+    let topics = (parts.names.topic.as_str(), parts.names.resume_topic.as_str());
+    Recorder::new(parts.backlog.queue_id(), &parts.agent_id, topics, &parts.topics)
 }
 
 /// Lets `delay` pass, or less where a stop is asked for.

@@ -59,11 +59,9 @@ pub fn document(content: &Content<'_>) -> Bytes {
     let mut measurements = Object::new();
     let mut names = HashSet::new();
     for measurement in content.measurements {
-        let name = name(&measurement.code);
-        // A device that says the same code twice is believed the first time.
-        if names.insert(name.clone()) {
-            measurements.raw(&name, entry(measurement, content.measured_ms, false));
-        }
+        let name = free(name(&measurement.code), &names);
+        measurements.raw(&name, entry(measurement, content.measured_ms, false));
+        names.insert(name);
     }
     if let Some(net) = net_power(content.measurements) {
         let name = name(&net.code);
@@ -134,7 +132,7 @@ fn entry(measurement: &Measurement, measured_ms: Option<i64>, derived: bool) -> 
     let is_number = unit.is_some() || matches!(measurement.value, Value::Number(_));
     match measurement.value.decimal().filter(|number| is_number && number.magnitude() <= Some(LARGEST)) {
         Some(number) => entry.raw("value", number),
-        None => entry.text("value", &measurement.value.to_string()),
+        None => entry.text("text", &measurement.value.to_string()),
     }
     unit.into_iter().for_each(|unit| entry.text("unit", unit));
     meaning.into_iter().for_each(|meaning| entry.text("meaning", &meaning.to_string()));
@@ -176,6 +174,15 @@ pub fn name(code: &Code) -> String {
     }
 }
 
+/// `name`, with a number behind it where the document has it: a device may spell a code in two ways.
+fn free(name: String, names: &HashSet<String>) -> String {
+    if !names.contains(&name) {
+        return name;
+    }
+    let numbered = (2_u64..).map(|number| format!("{name}_{number}"));
+    numbered.into_iter().find(|name| !names.contains(name)).unwrap_or(name)
+}
+
 /// `x_` and the device's own name, with a digest of it where it had to be changed.
 fn foreign(code: &str) -> String {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
@@ -212,9 +219,9 @@ fn measurement(entry: &Json) -> Option<Measurement> {
         (Some(code), _) => Code::Obis(code.as_str()?.parse().ok()?),
         (None, code) => Code::Other(code?.as_str()?.to_owned()),
     };
-    let value = match entry.get("value")? {
-        Json::String(text) => Value::Text(text.clone()),
-        Json::Number(number) => Value::Number(number.to_string().parse().ok()?),
+    let value = match (entry.get("value"), entry.get("text")) {
+        (Some(Json::Number(number)), _) => Value::Number(number.to_string().parse().ok()?),
+        (_, Some(Json::String(text))) => Value::Text(text.clone()),
         _ => return None,
     };
     let flag = entry.get("flag").and_then(|flag| flag.as_str()?.parse().ok());

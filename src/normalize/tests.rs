@@ -41,6 +41,18 @@ fn assert_valid(document: &str) {
     }
 }
 
+/// Promise 5: two spellings of one code are both there.
+#[test]
+fn a_code_in_two_spellings() {
+    let document =
+        normalized(Payload::Sma, br#"{"1-0:1.8.0":{"value":1},"1-0:1.8.0*255":{"value":2},"1.8.0":{"value":3}}"#);
+    assert_valid(&document);
+    for (name, value) in [("active_energy_import", 1), ("active_energy_import_2", 2), ("active_energy_import_3", 3)] {
+        let entry = format!(r#""{name}":{{"obis":"1-0:1.8.0","value":{value},"#);
+        assert!(document.contains(&entry), "{entry}: {document}");
+    }
+}
+
 /// The adapter's document, as the shipped schema and the README show it.
 #[test]
 fn the_adapters_document() {
@@ -69,8 +81,8 @@ fn no_digit_is_lost() {
         assert_valid(&document);
     }
     let number = normalized(Payload::Sma, br#"{"0-0:96.1.0":{"value":"00123"},"x":{"value":"00123"}}"#);
-    assert!(number.contains(r#""obis":"0-0:96.1.0","value":"00123""#), "a meter's number is a name: {number}");
-    assert!(number.contains(r#""x_x":{"code":"x","value":"00123"}"#), "{number}");
+    assert!(number.contains(r#""obis":"0-0:96.1.0","text":"00123""#), "a meter's number is a name: {number}");
+    assert!(number.contains(r#""x_x":{"code":"x","text":"00123"}"#), "{number}");
 }
 
 /// Promise 9: what was not measured is marked, and nothing is worked out of values that cannot be.

@@ -1,9 +1,8 @@
 //! `[privacy]`: what must not leave the house is taken out before anything is stored.
 
 use ring::hmac;
-use sha2::{Digest, Sha256};
 
-use crate::config::settings::Privacy;
+use crate::config::settings::{Privacy, Secret};
 use crate::decode::{Code, Decoded};
 use crate::obis::{Obis, Quantity};
 
@@ -19,14 +18,20 @@ pub struct Withheld {
     /// Canonical.
     codes: Option<Vec<Obis>>,
     key: Option<hmac::Key>,
+    /// Of the hash of what is no reading: a plain one would tell a short message to whoever tries them all.
+    seal: hmac::Key,
     set: bool,
 }
 
 impl Withheld {
     pub fn new(privacy: &Privacy) -> Self {
+        let of_secret = |key: &Secret| hmac::Key::new(hmac::HMAC_SHA256, key.0.as_bytes());
+        let key = privacy.pseudonym_key.as_ref().map(of_secret);
+        let random: [u8; 32] = rand::random();
         Self {
             codes: privacy.codes.as_ref().map(|codes| codes.iter().map(Obis::canonical).collect()),
-            key: privacy.pseudonym_key.as_ref().map(|key| hmac::Key::new(hmac::HMAC_SHA256, key.0.as_bytes())),
+            seal: key.clone().unwrap_or_else(|| hmac::Key::new(hmac::HMAC_SHA256, &random)),
+            key,
             set: privacy.is_set(),
         }
     }
@@ -59,10 +64,12 @@ impl Withheld {
         allowed && (self.key.is_none() || !names_the_device(code))
     }
 
-    /// What is said of a message that is no reading, in place of the message.
+    /// What is said of a message that is no reading, in place of the message. Its hash is keyed: with the key of the
+    /// pseudonyms, else with one that is forgotten when the agent ends.
     pub fn instead_of(&self, payload: &[u8], reason: &str) -> String {
-        let digest: String = Sha256::digest(payload).iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{reason}; of its {} bytes with the SHA-256 {digest} no {KEPT}", payload.len())
+        let tag = hmac::sign(&self.seal, payload);
+        let tag: String = tag.as_ref().iter().take(PSEUDONYM).map(|byte| format!("{byte:02x}")).collect();
+        format!("{reason}; of its {} bytes with the keyed hash {tag} no {KEPT}", payload.len())
     }
 }
 

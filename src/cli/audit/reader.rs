@@ -15,11 +15,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::super::cluster::Address;
+use super::super::cluster::{Address, is_of_device};
 use super::super::consume;
 use super::super::consume::client::Troubles;
 use super::super::consume::record::Record;
 use super::tally::Kept;
+use crate::config::settings::DEVICE;
 use crate::forwarder::kafka::Administrator;
 use crate::forwarder::outcome::Call;
 use crate::reading::CE_TYPE_OURS;
@@ -130,7 +131,16 @@ impl Reader {
             shutdown: shutdown.clone(),
             partitions: Vec::new(),
         };
-        let mut topics = address.topics.clone();
+        let (templates, mut topics): (Vec<_>, Vec<_>) =
+            address.topics.iter().cloned().partition(|topic| topic.contains(DEVICE));
+        if !templates.is_empty() {
+            let answer = reader.uncommitted.fetch_metadata(None, QUESTION);
+            let answer =
+                answer.map_err(|error| ReadError::Topic { topic: templates.join(", "), why: error.to_string() })?;
+            let names = answer.topics().iter().map(|topic| topic.name());
+            let of_device = |name: &&str| templates.iter().any(|template| is_of_device(template, name));
+            topics.extend(names.filter(of_device).map(str::to_owned));
+        }
         topics.sort();
         topics.dedup();
         for topic in &topics {

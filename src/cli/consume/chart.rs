@@ -118,7 +118,8 @@ impl Day {
     }
 
     fn sums(&self) -> String {
-        let mut sums = format!("{} readings", self.readings);
+        let plural = if self.readings == 1 { "" } else { "s" };
+        let mut sums = format!("{} reading{plural}", self.readings);
         for (register, word) in self.registers.iter().zip(["in", "out"]) {
             if let Some((first, last)) = register {
                 let _ = write!(sums, ", {:.3} kWh {word}", (last - first) / 1000.0);

@@ -11,7 +11,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
-use super::super::cluster::Address;
+use super::super::cluster::{Address, subscribed};
 use super::client::{self, Troubles};
 use super::from::From;
 use super::record::Record;
@@ -186,7 +186,8 @@ impl Reader {
         let group = Group { from: connection.from, state: Mutex::default() };
         let consumer: BaseConsumer<Group> =
             config.create_with_context(group).map_err(|error| ReaderError::Make(error.to_string()))?;
-        let topics: Vec<&str> = connection.address.topics.iter().map(String::as_str).collect();
+        let topics: Vec<String> = connection.address.topics.iter().map(|topic| subscribed(topic)).collect();
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(|error| ReaderError::Subscribe {
             topics: connection.address.topics.join(", "),
             why: error.to_string(),

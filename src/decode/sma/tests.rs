@@ -94,8 +94,9 @@ fn the_time_is_the_meters_clock() {
         (r#"{"1-0:1.8.0":{"value":1,"time":1104537600}}"#, Some(1_104_537_600_000)),
         (r#"{"1-0:1.8.0":{"value":1,"time":7.9}}"#, Some(7_000)),
         (r#"{"1-0:1.8.0":{"value":1,"time":"7"}}"#, Some(7_000)),
-        (r#"{"1-0:1.8.0":{"value":1,"time":-7}}"#, None),
-        (r#"{"1-0:1.8.0":{"value":1,"time":1697623015000000}}"#, None),
+        (r#"{"1-0:1.8.0":{"value":1,"time":-7}}"#, Some(-7_000)),
+        (r#"{"1-0:1.8.0":{"value":1,"time":1697623015000}}"#, Some(253_402_300_800_000)),
+        (r#"{"1-0:1.8.0":{"value":1,"time":1697623015000},"1-0:1.7.0":{"value":1,"time":9}}"#, Some(9_000)),
         (r#"{"1-0:1.8.0":{"value":1,"time":1e300}}"#, None),
         (r#"{"1-0:1.8.0":{"value":1,"time":null}}"#, None),
         (r#"{"1-0:1.8.0":{"value":1,"time":[1]}}"#, None),
@@ -125,7 +126,13 @@ fn what_is_unknown_stays_and_what_is_no_measurement_is_passed_over() {
     );
     let codes: Vec<&Code> = document.measurements.iter().map(|measurement| &measurement.code).collect();
     let code = |text: &str| Code::Obis(text.parse().expect("a code"));
-    assert_eq!(codes, [&code("1.8.0"), &code("1-0:1.7.0"), &Code::Other("gas".to_owned())]);
+    assert_eq!(codes, [&code("1.8.0"), &code("1-0:1.7.0"), &Code::Other("gas".to_owned()), &code("1-0:4.7.0")]);
+    let odd = &document.measurements[3];
+    assert_eq!((&odd.value, odd.flag), (&Value::Text(r#"{"value":1}"#.to_owned()), Some(Flag::Absurd)));
+    for (value, kept) in [("true", "true"), ("[1, 2]", "[1, 2]"), ("false", "false")] {
+        let document = decoded(&format!(r#"{{"1-0:1.8.0":{{"time":1,"value": {value} }},"1-0:1.7.0":{{"value":1}}}}"#));
+        assert_eq!(document.measurements[1].value, Value::Text(kept.to_owned()));
+    }
     assert_eq!(document.number(1, 8, 0), Some(83_403.5));
     assert_eq!(document.number(1, 7, 0), Some(40.25));
 }
