@@ -177,7 +177,11 @@ fn source_words(source: &LiveSource) -> String {
     for (number, one, many) in [
         (source.undecodable, "no reading", "no readings"),
         (source.qos0, "with QoS 0", "with QoS 0"),
-        (source.broker_dropped, "dropped by the broker", "dropped by the broker"),
+        (
+            source.broker_dropped,
+            "dropped by the broker for one of its clients",
+            "dropped by the broker for its clients",
+        ),
         (source.unchanged, "said the same as the last", "said the same as the last"),
         (source.failed_polls, "poll without a reading", "polls without a reading"),
         (source.skipped, "poll skipped", "polls skipped"),

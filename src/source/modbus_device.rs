@@ -166,7 +166,11 @@ impl Asked {
         let base = self.marker(base, search).await?;
         let mut chain = Chain::new(base);
         loop {
-            let head = self.registers(chain.next(), 2).await?;
+            let head = match self.registers(chain.next(), 2).await {
+                // Some end behind their last register, without an end marker.
+                Err(Fault::Exception { code: 2, .. }) if chain.meter().is_some() => break,
+                head => head?,
+            };
             if chain.take(head[0], head[1])? {
                 break;
             }

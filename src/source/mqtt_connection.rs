@@ -32,6 +32,9 @@ use crate::source::{Delivery, Raw};
 /// How long an orderly stop waits for the broker to close the connection after DISCONNECT.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// How often it is said at most that the broker drops messages.
+const DROPPED_REMINDER: Duration = Duration::from_secs(3600);
+
 /// What one source remembers from connection to connection.
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -40,12 +43,15 @@ pub(super) struct Memory {
     pub(super) session: u64,
     /// The broker's own count of dropped messages, as last seen.
     dropped: Option<u64>,
+    /// When an error last said so, and how many were dropped since.
+    dropped_said: Option<Instant>,
+    dropped_unsaid: u64,
     qos0_said: bool,
 }
 
 impl Memory {
     pub(super) fn new(filters: Filters) -> Self {
-        Self { filters, session: 0, dropped: None, qos0_said: false }
+        Self { filters, session: 0, dropped: None, dropped_said: None, dropped_unsaid: 0, qos0_said: false }
     }
 }
 
@@ -408,11 +414,19 @@ impl<'a> Connection<'a> {
             return;
         }
         self.source.metrics.broker_dropped.add(rise);
+        self.memory.dropped_unsaid += rise;
+        let now = Instant::now();
+        // A client that is gone for good lets its queue overflow every few seconds, for weeks.
+        if self.memory.dropped_said.is_some_and(|said| now.duration_since(said) < DROPPED_REMINDER) {
+            debug!(source, dropped = rise, "the MQTT broker dropped more messages");
+            return;
+        }
+        self.memory.dropped_said = Some(now);
         error!(
             source,
-            dropped = rise,
+            dropped = std::mem::take(&mut self.memory.dropped_unsaid),
             "the MQTT broker dropped messages for its clients because a queue was full: raise max_queued_messages there, \
-             or keep the queue here from blocking"
+             or keep the queue here from blocking; it does not say whose they were"
         );
     }
 }

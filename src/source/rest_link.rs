@@ -273,7 +273,10 @@ pub(super) fn of_tls(error: &io::Error) -> Trouble {
         Some(rustls::Error::InvalidCertificate(why)) => Trouble::Untrusted(why.to_string()),
         Some(rustls::Error::InvalidMessage(_)) => Trouble::NotTls,
         Some(other) => Trouble::Tls(other.to_string()),
-        None if error.kind() == io::ErrorKind::UnexpectedEof => Trouble::NotTls,
+        // One that has no room for another connection, or that speaks no TLS.
+        None if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
+            Trouble::Closed
+        }
         None => Trouble::Tls(plain(error)),
     }
 }

@@ -57,9 +57,13 @@ pub fn read(mapping: &Mapping, topic: &str, bytes: &[u8], explain: bool) -> Resu
     }
     match walk(bytes, |keys, piece| reader.take(keys, piece)) {
         Ok(()) => reader.found.json = true,
-        Err(Reason::NotJson { .. }) if table.shape == Shape::Topics => {
+        Err(reason @ Reason::NotJson { .. }) if table.shape == Shape::Topics => {
             reader.restart();
             let text = std::str::from_utf8(bytes).unwrap_or_default().trim_ascii();
+            // Half a document is no value.
+            if text.starts_with(['{', '[']) {
+                return Err(reason);
+            }
             if !text.is_empty() {
                 reader.take(&[], Piece::Text(Cow::Borrowed(text)));
             }

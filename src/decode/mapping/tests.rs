@@ -171,6 +171,16 @@ fn bad_input() {
     assert!(matches!(decoded("tasmota-plug", "x", deep.as_bytes()), Err(Reason::TooDeep { .. })));
 }
 
+/// Promise 5: half a document is no value of its topic.
+#[test]
+fn half_a_document_is_no_value() {
+    for half in [r#"{"timestamp":1697623015123,"val"#, "[1,"] {
+        let found = decoded("vzlogger", "vzlogger/data/chn0/raw", half.as_bytes());
+        assert!(matches!(found, Err(Reason::NotJson { .. })), "{found:?}");
+    }
+    assert!(decoded("vzlogger", "vzlogger/data/chn0/raw", b"1.5").is_ok());
+}
+
 /// Promise 6: a document of a million values ends in bounded memory and time.
 #[test]
 fn monsters_end() {
