@@ -39,9 +39,37 @@ impl Flapping {
     }
 }
 
+/// What happens again and again: said at once, then counted, and said at most once an hour.
+#[derive(Debug, Clone, Default)]
+pub struct Reminder {
+    said: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Reminder {
+    /// It happened `times`. How often it had happened unsaid, where it is to be said now.
+    pub fn note(&mut self, times: u64, now: Instant) -> Option<u64> {
+        if self.said.is_some_and(|said| now.saturating_duration_since(said) < HOUR) {
+            self.unsaid += times;
+            return None;
+        }
+        self.said = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Promise 5, never silent: the first time is said at once, a flood once an hour, with how many there were.
+    #[test]
+    fn a_flood_is_said_once_an_hour() {
+        let (mut reminder, start) = (Reminder::default(), Instant::now());
+        let said: Vec<_> =
+            (0..7_200).filter_map(|second| reminder.note(1, start + Duration::from_secs(second))).collect();
+        assert_eq!(said, [0, 3_599]);
+    }
 
     /// Promise 5: never silent for an hour, and never a flood: a day of an outage every 20 s is said 6 times an hour.
     #[test]

@@ -10,6 +10,7 @@ use tracing::{debug, error};
 use crate::clock::{self, Clock};
 use crate::config::settings::{Format, Payload, Privacy};
 use crate::decode::{self, Decoded, Folds};
+use crate::flapping::Reminder;
 use crate::metrics::SourceMetrics;
 use crate::normalize;
 use crate::queue::{Intake, QueueError};
@@ -65,39 +66,23 @@ pub struct Ingest {
     device: Option<String>,
 }
 
-/// What is said about the messages of one source that become dead letters: the first at once, then how many there were,
-/// at most once in [`REMINDER`].
+/// What is said about the messages of one source that become dead letters: a source that speaks another language than
+/// `payload` says must not fill the log.
 #[derive(Debug, Default)]
-struct Complaint {
-    said: Option<Instant>,
-    unsaid: u64,
-}
-
-/// A source that speaks another language than `payload` says must not fill the log.
-const REMINDER: Duration = Duration::from_secs(3600);
+struct Complaint(Reminder);
 
 impl Complaint {
     fn of(&mut self, dead: &Dead, now: Instant) {
         let Dead { source, topic, reason, .. } = dead;
-        if self.is_due(now) {
-            let others = std::mem::take(&mut self.unsaid);
+        if let Some(others) = self.0.note(1, now) {
             error!(
                 %source, topic, reason, others,
                 "this message is no reading: it is kept as a dead letter, see meterferry dead-letters list; others are \
                  counted for an hour"
             );
         } else {
-            self.unsaid += 1;
             debug!(%source, topic, reason, "another message becomes a dead letter");
         }
-    }
-
-    fn is_due(&mut self, now: Instant) -> bool {
-        let due = self.said.is_none_or(|said| now.duration_since(said) >= REMINDER);
-        if due {
-            self.said = Some(now);
-        }
-        due
     }
 }
 
@@ -397,7 +382,8 @@ mod tests {
     #[test]
     fn dead_letters_are_said_and_do_not_flood() {
         let (mut complaint, start) = (Complaint::default(), Instant::now());
-        let said = (0..7_200).filter(|second| complaint.is_due(start + Duration::from_secs(*second))).count();
+        let said =
+            (0..7_200).filter(|second| complaint.0.note(1, start + Duration::from_secs(*second)).is_some()).count();
         assert_eq!(said, 2);
     }
 }

@@ -67,7 +67,7 @@ pub(super) fn subscribed(topic: &str) -> String {
 }
 
 /// Whether `name` is a topic of a device by `template`.
-pub(super) fn is_of_device(template: &str, name: &str) -> bool {
+pub(super) fn is_by_template(template: &str, name: &str) -> bool {
     let Some((front, back)) = template.split_once(DEVICE) else { return false };
     let device = name.strip_prefix(front).and_then(|rest| rest.strip_suffix(back));
     device.is_some_and(|device| !device.is_empty() && !device.contains('.'))

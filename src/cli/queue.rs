@@ -5,7 +5,10 @@ use std::process::ExitCode;
 
 use super::units::count;
 use super::{Global, fail, load};
+use crate::agent;
+use crate::config::machine::Machine;
 use crate::config::settings::Settings;
+use crate::queue::Options;
 use crate::queue::inspect::Inspector;
 use crate::queue::walk::Walk;
 
@@ -56,6 +59,20 @@ impl Folder {
                 Ok((said.clone().unwrap_or_else(|| settings.queue.path.clone()), Some(settings)))
             }
         }
+    }
+
+    /// What the folder is opened with by a command that writes, and the configuration. One with nothing of a queue in it is
+    /// not made a queue.
+    pub(super) fn options(&self, global: &Global) -> Result<(Options, Option<Settings>), ExitCode> {
+        let (path, settings) = self.find(global)?;
+        if !crate::queue::is_there(&path) {
+            self.inspect(global)?;
+        }
+        let options = match &settings {
+            Some(settings) => agent::queue_options(settings, &path, &Machine::here()),
+            None => agent::unconfigured_options(&path),
+        };
+        Ok((options, settings))
     }
 
     /// The folder, opened for looking.

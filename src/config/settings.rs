@@ -50,7 +50,8 @@ impl Settings {
     }
 }
 
-fn is_of_device(topic: &str) -> bool {
+/// Whether a topic's name depends on the device.
+pub fn is_of_device(topic: &str) -> bool {
     topic.contains(DEVICE)
 }
 

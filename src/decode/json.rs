@@ -164,20 +164,15 @@ impl<'de> Json<'de> {
         }
     }
 
-    /// Reads past the rest of `piece`, which was read last; returns all of it as it is written.
-    pub(super) fn written(&mut self, piece: &Piece<'de>) -> Result<&'de str, Reason> {
-        let start = self.at
-            - match piece {
-                Piece::Array | Piece::Object => 1,
-                Piece::Flag | Piece::Null => {
-                    self.text[..self.at].len() - self.text[..self.at].trim_end_matches(char::is_alphabetic).len()
-                }
-                Piece::Number(number) => number.len(),
-                // Its quotes and what they hold: nobody asks for it.
-                Piece::Text(_) => 0,
-            };
-        self.pass_over(piece)?;
-        Ok(&self.text[start..self.at])
+    /// Where the next value begins.
+    pub(super) fn begin(&mut self) -> usize {
+        self.peek();
+        self.at
+    }
+
+    /// What is written from `begin` up to here.
+    pub(super) fn since(&self, begin: usize) -> &'de str {
+        &self.text[begin..self.at]
     }
 
     /// Reads what `piece` opened to its end, and holds it to the rules.

@@ -140,13 +140,13 @@ fn measurement<'de>(json: &mut Json<'de>, key: Cow<'de, str>) -> Result<Member, 
     let mut keys = Keys::default();
     let (mut value, mut time, mut flag, mut odd) = (None, None, None, None);
     while let Some(member) = json.key(&mut keys)? {
+        let begin = json.begin();
         let piece = json.piece()?;
-        if member == "value" && matches!(piece, Piece::Flag | Piece::Array | Piece::Object) {
-            odd = Some(Value::Text(json.written(&piece)?.to_owned()));
-            continue;
-        }
         json.pass_over(&piece)?;
         match member.as_ref() {
+            "value" if matches!(piece, Piece::Flag | Piece::Array | Piece::Object) => {
+                odd = Some(Value::Text(json.since(begin).to_owned()));
+            }
             "value" => value = piece.value(),
             "time" => time = seconds(&piece),
             "flag" => flag = piece.text().and_then(|name| name.parse().ok()),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::config::settings::DEVICE;
+use crate::config::settings::{DEVICE, is_of_device};
 
 /// Bytes of a topic's name (Kafka's own limit).
 const LONGEST: usize = 249;
@@ -23,7 +23,7 @@ pub enum Destination {
 impl Destination {
     /// As the configuration writes it.
     pub fn of(text: &str) -> Self {
-        if text.contains(DEVICE) { Self::ByDevice(text.into()) } else { Self::Topic(text.into()) }
+        if is_of_device(text) { Self::ByDevice(text.into()) } else { Self::Topic(text.into()) }
     }
 
     /// The topic of `device`.

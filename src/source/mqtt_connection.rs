@@ -20,6 +20,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
+use crate::flapping::Reminder;
 use crate::reading::Kind;
 use crate::receipt::Ticket;
 use crate::shutdown::Shutdown;
@@ -32,9 +33,6 @@ use crate::source::{Delivery, Raw};
 /// How long an orderly stop waits for the broker to close the connection after DISCONNECT.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// How often it is said at most that the broker drops messages.
-const DROPPED_REMINDER: Duration = Duration::from_secs(3600);
-
 /// What one source remembers from connection to connection.
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -43,15 +41,13 @@ pub(super) struct Memory {
     pub(super) session: u64,
     /// The broker's own count of dropped messages, as last seen.
     dropped: Option<u64>,
-    /// When an error last said so, and how many were dropped since.
-    dropped_said: Option<Instant>,
-    dropped_unsaid: u64,
+    drops: Reminder,
     qos0_said: bool,
 }
 
 impl Memory {
     pub(super) fn new(filters: Filters) -> Self {
-        Self { filters, session: 0, dropped: None, dropped_said: None, dropped_unsaid: 0, qos0_said: false }
+        Self { filters, session: 0, dropped: None, drops: Reminder::default(), qos0_said: false }
     }
 }
 
@@ -414,17 +410,14 @@ impl<'a> Connection<'a> {
             return;
         }
         self.source.metrics.broker_dropped.add(rise);
-        self.memory.dropped_unsaid += rise;
-        let now = Instant::now();
         // A client that is gone for good lets its queue overflow every few seconds, for weeks.
-        if self.memory.dropped_said.is_some_and(|said| now.duration_since(said) < DROPPED_REMINDER) {
+        let Some(unsaid) = self.memory.drops.note(rise, Instant::now().into_std()) else {
             debug!(source, dropped = rise, "the MQTT broker dropped more messages");
             return;
-        }
-        self.memory.dropped_said = Some(now);
+        };
         error!(
             source,
-            dropped = std::mem::take(&mut self.memory.dropped_unsaid),
+            dropped = unsaid + rise,
             "the MQTT broker dropped messages for its clients because a queue was full: raise max_queued_messages there, \
              or keep the queue here from blocking; it does not say whose they were"
         );

@@ -1,14 +1,18 @@
 //! TLS of the sources, by rustls with ring.
 
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::WantsClientCert;
-use rustls::client::danger::ServerCertVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, WantsVerifier};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
+    WantsVerifier,
+};
 
 use crate::config::settings::Tls;
 
@@ -48,13 +52,63 @@ pub fn roots(tls: &Tls) -> Result<RootCertStore, TlsError> {
     }
 }
 
-/// For a client that has `verifier` judge the server; shows a certificate of its own if there is one.
+/// Judges a certificate by itself, without a name or a date; that the server has its key is verified all the same.
+pub trait Judge: Debug + Send + Sync {
+    /// `above`: the rest of the chain that was shown.
+    ///
+    /// # Errors
+    ///
+    /// The certificate is not taken.
+    fn judge(&self, certificate: &CertificateDer<'_>, above: &[CertificateDer<'_>]) -> Result<(), Error>;
+}
+
+#[derive(Debug)]
+struct Judged<J>(Arc<J>);
+
+impl<J: Judge> ServerCertVerifier for Judged<J> {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        above: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.0.judge(certificate, above).map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, &algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, &algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// For a client that has `judge` judge the server; shows a certificate of its own if there is one.
 ///
 /// # Errors
 ///
 /// If its own files cannot be used.
-pub fn client_that_asks(tls: &Tls, verifier: Arc<dyn ServerCertVerifier>) -> Result<Arc<ClientConfig>, TlsError> {
-    with_identity(tls, builder()?.dangerous().with_custom_certificate_verifier(verifier))
+pub fn client_that_asks(tls: &Tls, judge: Arc<impl Judge + 'static>) -> Result<Arc<ClientConfig>, TlsError> {
+    with_identity(tls, builder()?.dangerous().with_custom_certificate_verifier(Arc::new(Judged(judge))))
 }
 
 fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, TlsError> {

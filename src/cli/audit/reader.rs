@@ -15,12 +15,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::super::cluster::{Address, is_of_device};
+use super::super::cluster::{Address, is_by_template};
 use super::super::consume;
 use super::super::consume::client::Troubles;
 use super::super::consume::record::Record;
 use super::tally::Kept;
-use crate::config::settings::DEVICE;
+use crate::config::settings::is_of_device;
 use crate::forwarder::kafka::Administrator;
 use crate::forwarder::outcome::Call;
 use crate::reading::CE_TYPE_OURS;
@@ -132,13 +132,13 @@ impl Reader {
             partitions: Vec::new(),
         };
         let (templates, mut topics): (Vec<_>, Vec<_>) =
-            address.topics.iter().cloned().partition(|topic| topic.contains(DEVICE));
+            address.topics.iter().cloned().partition(|topic| is_of_device(topic));
         if !templates.is_empty() {
             let answer = reader.uncommitted.fetch_metadata(None, QUESTION);
             let answer =
                 answer.map_err(|error| ReadError::Topic { topic: templates.join(", "), why: error.to_string() })?;
             let names = answer.topics().iter().map(|topic| topic.name());
-            let of_device = |name: &&str| templates.iter().any(|template| is_of_device(template, name));
+            let of_device = |name: &&str| templates.iter().any(|template| is_by_template(template, name));
             topics.extend(names.filter(of_device).map(str::to_owned));
         }
         topics.sort();

@@ -62,11 +62,16 @@ fn missing(facts: &Facts<'_>, failure: &Failure) -> Check {
         Some(_) => "an administrator grants it, with one of these:",
         None => "an administrator grants it, with one of these; NAME is what the broker makes of this client:",
     };
-    Check::wrong(name(&grant), format!("{who} does not have it"), hint).with(vec![
+    Check::wrong(name(&grant), format!("{who} does not have it"), hint).with(commands(&grant, server, user))
+}
+
+/// What gives the right, in the words of each tool.
+pub fn commands(grant: &Grant, server: &str, user: &str) -> Vec<Command> {
+    vec![
         Command { tool: "kafka-acls", text: grant.kafka_acls(server, user) },
         Command { tool: "rpk", text: grant.rpk(server, user) },
         Command { tool: "Terraform (Mongey/kafka)", text: grant.terraform(user) },
-    ])
+    ]
 }
 
 /// A call that failed for another reason than a right.

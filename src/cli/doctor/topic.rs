@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::check::{Check, Command};
+use super::rights;
 use crate::cli::units::{self, bytes};
 use crate::config::settings::{DEVICE, Settings};
 use crate::forwarder::advice::Names;
@@ -79,11 +80,7 @@ pub fn of_devices(settings: &Settings, names: &Names, template: &str) -> Check {
     }
     let grant = Grant { operation: "Write", resource: Resource::Topics(prefix.to_owned()) };
     let (server, user) = (&names.server, names.user());
-    let mut commands = vec![
-        Command { tool: "kafka-acls", text: grant.kafka_acls(server, user) },
-        Command { tool: "rpk", text: grant.rpk(server, user) },
-        Command { tool: "Terraform (Mongey/kafka)", text: grant.terraform(user) },
-    ];
+    let mut commands = rights::commands(&grant, server, user);
     if settings.kafka.create_topics {
         let create = Grant { operation: "Create", ..grant };
         commands.push(Command { tool: "kafka-acls, to make them", text: create.kafka_acls(server, user) });

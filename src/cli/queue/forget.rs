@@ -5,12 +5,10 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::Folder;
-use crate::agent;
 use crate::agent::ingest::Withheld;
 use crate::cli::progress::{Progress, Unit};
 use crate::cli::units::count;
 use crate::cli::{Global, fail, out, terminal};
-use crate::config::machine::Machine;
 use crate::queue::OpenError;
 use crate::queue::forget::{self, ForgetError, Forgotten};
 
@@ -44,20 +42,12 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, global: &Global) -> Result<ExitCode, ExitCode> {
-    let (path, settings) = args.folder.find(global)?;
-    // A folder with nothing of a queue in it is not made one.
-    if !crate::queue::is_there(&path) {
-        args.folder.inspect(global)?;
-    }
+    let (options, settings) = args.folder.options(global)?;
     let mut names = args.devices.clone();
-    let options = match &settings {
-        Some(settings) => {
-            let withheld = Withheld::new(&settings.privacy);
-            names.extend(args.devices.iter().map(|device| withheld.device(device.clone())));
-            agent::queue_options(settings, &path, &Machine::here())
-        }
-        None => agent::unconfigured_options(&path),
-    };
+    if let Some(settings) = &settings {
+        let withheld = Withheld::new(&settings.privacy);
+        names.extend(args.devices.iter().map(|device| withheld.device(device.clone())));
+    }
     let forgotten = {
         let mut bar = Progress::new("forgetting", 0, Unit::Records);
         let is_meant = |reading: &crate::reading::Reading| names.contains(&reading.device);

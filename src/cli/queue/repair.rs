@@ -5,11 +5,9 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::Folder;
-use crate::agent;
 use crate::cli::progress::{Progress, Unit};
 use crate::cli::units::count;
 use crate::cli::{Global, fail, out, terminal};
-use crate::config::machine::Machine;
 use crate::queue::OpenError;
 use crate::queue::repair::{self, RepairError, Repaired};
 use crate::queue::segment_file;
@@ -40,17 +38,9 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, global: &Global) -> Result<ExitCode, ExitCode> {
-    let (path, settings) = args.folder.find(global)?;
-    // A folder with nothing of a queue in it is not made one.
-    if !crate::queue::is_there(&path) {
-        args.folder.inspect(global)?;
-    }
-    let options = match &settings {
-        Some(settings) => agent::queue_options(settings, &path, &Machine::here()),
-        None => agent::unconfigured_options(&path),
-    };
+    let (options, _) = args.folder.options(global)?;
     let repaired = {
-        let mut progress = Progress::new("repairing", crate::queue::bytes_there(&path), Unit::Bytes);
+        let mut progress = Progress::new("repairing", crate::queue::bytes_there(&options.path), Unit::Bytes);
         repair::repair(&options, |read| progress.at(read)).map_err(failed)?
     };
     Ok(out(&if args.json { format!("{}\n", repaired_json(&repaired)) } else { text(&repaired) }))
