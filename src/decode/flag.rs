@@ -97,7 +97,7 @@ mod tests {
 
     fn judged(code: &str, value: &str, flag: Option<Flag>) -> Option<Flag> {
         let code = code.parse().map_or_else(|_| Code::Other(code.to_owned()), Code::Obis);
-        Measurement { code, value: Value::Text(value.to_owned()), time: None, flag }.judged()
+        Measurement { flag, ..Measurement::new(code, Value::Text(value.to_owned())) }.judged()
     }
 
     /// Promise 5: what cannot be is kept and marked, what is only unusual is left alone.

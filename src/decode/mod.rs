@@ -58,6 +58,23 @@ pub struct Measurement {
     pub time: Option<i64>,
     /// What is odd about it.
     pub flag: Option<Flag>,
+    /// What the source measures it in, where its code does not say.
+    pub own_unit: Option<&'static str>,
+}
+
+impl Measurement {
+    /// Of a value of which nothing else is known.
+    pub fn new(code: Code, value: Value) -> Self {
+        Self { code, value, time: None, flag: None, own_unit: None }
+    }
+
+    /// What the value is in: by its code, else as the source says.
+    pub fn unit(&self) -> Option<&'static str> {
+        match &self.code {
+            Code::Obis(code) => code.meaning().map_or(self.own_unit, |meaning| meaning.unit()),
+            Code::Other(_) => self.own_unit,
+        }
+    }
 }
 
 /// What a measurement is called.

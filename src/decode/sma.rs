@@ -1,12 +1,14 @@
 //! The document of the Austrian smart meter adapter ("Smart-Meter-Adapter" of Oesterreichs Energie).
 //!
 //! An object whose members are measurements (objects with `value`, some with `time`) called by their OBIS codes, and
-//! metadata: `api_version`, `name`, `sma_time`. A measurement may carry a `flag` ([`super::Flag`]). Documents may be partial; unknown codes and metadata occur.
+//! metadata: `api_version`, `name`, `sma_time`. A measurement may carry a `flag` ([`super::Flag`]) and, where its code does
+//! not say it, a `unit`. Documents may be partial; unknown codes and metadata occur.
 
 use std::borrow::Cow;
 
 use super::decimal::Decimal;
 use super::json::{Json, Keys, Piece};
+use super::mapping::Unit;
 use super::write::Object;
 use super::{Code, Decoded, Flag, Measurement, Reason, Value};
 
@@ -39,6 +41,7 @@ pub fn document(decoded: &Decoded) -> Vec<u8> {
             Value::Text(text) => member.text("value", text),
         }
         measurement.time.into_iter().for_each(|time| member.raw("time", time));
+        measurement.own_unit.into_iter().for_each(|unit| member.text("unit", unit));
         measurement.flag.into_iter().for_each(|flag| member.text("flag", flag.name()));
         match &measurement.code {
             Code::Obis(code) => document.raw(&code.to_string(), member.end()),
@@ -138,7 +141,7 @@ enum Member {
 
 fn measurement<'de>(json: &mut Json<'de>, key: Cow<'de, str>) -> Result<Member, Reason> {
     let mut keys = Keys::default();
-    let (mut value, mut time, mut flag, mut odd) = (None, None, None, None);
+    let (mut value, mut time, mut own_unit, mut flag, mut odd) = (None, None, None, None, None);
     while let Some(member) = json.key(&mut keys)? {
         let begin = json.begin();
         let piece = json.piece()?;
@@ -149,14 +152,17 @@ fn measurement<'de>(json: &mut Json<'de>, key: Cow<'de, str>) -> Result<Member, 
             }
             "value" => value = piece.value(),
             "time" => time = seconds(&piece),
+            "unit" => own_unit = piece.text().and_then(|name| Unit::base_named(name)),
             "flag" => flag = piece.text().and_then(|name| name.parse().ok()),
             _ => {}
         }
     }
     Ok(match (value, odd, code(key)) {
-        (Some(value), _, code) => Member::Measurement(Measurement { code, value, time, flag }),
+        (Some(value), _, code) => {
+            Member::Measurement(Measurement { time, flag, own_unit, ..Measurement::new(code, value) })
+        }
         (None, Some(value), code @ Code::Obis(_)) => {
-            Member::Odd(Measurement { code, value, time, flag: Some(Flag::Absurd) })
+            Member::Odd(Measurement { time, flag: Some(Flag::Absurd), own_unit, ..Measurement::new(code, value) })
         }
         (None, ..) => Member::Metadata,
     })

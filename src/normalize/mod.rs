@@ -14,6 +14,7 @@ use serde_json::{Map, Value as Json};
 use sha2::{Digest, Sha256};
 
 use crate::decode::decimal::Decimal;
+use crate::decode::mapping::Unit;
 use crate::decode::write::Object;
 use crate::decode::{Code, Decoded, Flag, Measurement, Value};
 use crate::obis::Obis;
@@ -127,7 +128,7 @@ fn entry(measurement: &Measurement, measured_ms: Option<i64>, derived: bool) -> 
             None
         }
     };
-    let unit = meaning.and_then(|meaning| meaning.unit());
+    let unit = measurement.unit();
     // A meter's number is a name, also where it has only digits.
     let is_number = unit.is_some() || matches!(measurement.value, Value::Number(_));
     match measurement.value.decimal().filter(|number| is_number && number.magnitude() <= Some(LARGEST)) {
@@ -158,11 +159,10 @@ fn net_power(measurements: &[Measurement]) -> Option<Measurement> {
         return None;
     }
     let (import_value, export_value): (Decimal, Decimal) = (import.value.decimal()?, export.value.decimal()?);
+    let code = Code::Obis(Obis::new([1, 0, 16, 7, 0, 255]).ok()?);
     Some(Measurement {
-        code: Code::Obis(Obis::new([1, 0, 16, 7, 0, 255]).ok()?),
-        value: Value::Number(import_value.minus(&export_value)?),
         time: import.time.filter(|time| Some(*time) == export.time),
-        flag: None,
+        ..Measurement::new(code, Value::Number(import_value.minus(&export_value)?))
     })
 }
 
@@ -225,7 +225,8 @@ fn measurement(entry: &Json) -> Option<Measurement> {
         _ => return None,
     };
     let flag = entry.get("flag").and_then(|flag| flag.as_str()?.parse().ok());
-    Some(Measurement { code, value, time: None, flag })
+    let own_unit = entry.get("unit").and_then(|unit| Unit::base_named(unit.as_str()?));
+    Some(Measurement { flag, own_unit, ..Measurement::new(code, value) })
 }
 
 #[cfg(test)]

@@ -85,6 +85,25 @@ fn no_digit_is_lost() {
     assert!(number.contains(r#""x_x":{"code":"x","text":"00123"}"#), "{number}");
 }
 
+/// Promise 5: a value whose code says no unit has its source's, in a document of many readings' form too.
+#[test]
+fn gas_and_water_keep_their_unit() {
+    let zone = jiff::tz::TimeZone::UTC;
+    let preset = crate::config::Preset::named("dsmr-reader").expect("a preset").mapping(zone);
+    let sample = include_bytes!("../decode/mapping/testdata/dsmr-reader.json");
+    let payload = Payload::Mapped(std::sync::Arc::new(preset));
+    let gas = r#""obis":"0-1:24.2.1","value":957.000,"unit":"m3""#;
+    let normal = normalized(payload.clone(), sample);
+    assert!(normal.contains(gas), "{normal}");
+    assert_valid(&normal);
+    let written = decode::sma_document(&decode::decode(&payload, "house", "dsmr/json", sample).expect("a reading"));
+    let again = normalized(Payload::Sma, &written);
+    assert!(again.contains(gas), "{again}");
+    let unknown = normalized(Payload::Sma, br#"{"gas":{"value":1,"unit":"furlong"},"1.8.0":{"value":1,"unit":"m3"}}"#);
+    assert!(!unknown.contains("furlong") && !unknown.contains("m3"), "{unknown}");
+    assert_valid(&unknown);
+}
+
 /// Promise 9: what was not measured is marked, and nothing is worked out of values that cannot be.
 #[test]
 fn net_power_is_derived_and_says_so() {

@@ -4,14 +4,15 @@ use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{VerifierBuilderError, WantsClientCert, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{
-    ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
-    WantsVerifier,
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
+    SignatureScheme, WantsVerifier,
 };
 
 use crate::config::settings::Tls;
@@ -37,18 +38,98 @@ pub enum TlsError {
 
 /// For a client: trusts `ca_file`, else the system's roots; shows a certificate of its own if there is one.
 pub(super) fn client(tls: &Tls) -> Result<Arc<ClientConfig>, TlsError> {
-    with_identity(tls, builder()?.with_root_certificates(roots(tls)?))
+    with_identity(tls, builder()?.dangerous().with_custom_certificate_verifier(verifier(tls)?))
 }
 
-/// What a client trusts: the authorities in `ca_file`, else the system's.
+/// Judges servers by the authorities in `ca_file`, else by the system's.
 ///
 /// # Errors
 ///
 /// If there are none, or they cannot be used.
-pub fn roots(tls: &Tls) -> Result<RootCertStore, TlsError> {
+pub fn verifier(tls: &Tls) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
     match &tls.ca_file {
-        Some(path) => authorities(path),
-        None => system_roots(),
+        Some(path) => {
+            let listed = certificates(path)?;
+            verifier_by(listed).map_err(|source| TlsError::Authority { path: path.clone(), source })
+        }
+        None => {
+            let authorities = by_roots(system_roots()?).map_err(|_| TlsError::NoRoots)?;
+            Ok(Arc::new(Listed { authorities, listed: Vec::new() }))
+        }
+    }
+}
+
+/// Judges servers by these authorities. One that shows one of these certificates itself is taken, too.
+///
+/// # Errors
+///
+/// If there are none, or one of them cannot be used.
+pub fn verifier_by(listed: Vec<CertificateDer<'static>>) -> Result<Arc<dyn ServerCertVerifier>, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in &listed {
+        roots.add(certificate.clone())?;
+    }
+    let authorities = by_roots(roots).map_err(|error| Error::General(error.to_string()))?;
+    Ok(Arc::new(Listed { authorities, listed }))
+}
+
+fn by_roots(roots: RootCertStore) -> Result<Arc<WebPkiServerVerifier>, VerifierBuilderError> {
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build()
+}
+
+/// A certificate that a device made for itself (`openssl req -x509`) often says that it is an authority's. No server may
+/// show such a one, by the rules of the Web; here it is what a person has put into `ca_file` byte by byte. Its dates and
+/// names hold all the same. Where nobody has named it, its authority is unknown.
+#[derive(Debug)]
+struct Listed {
+    authorities: Arc<WebPkiServerVerifier>,
+    listed: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Listed {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        above: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match self.authorities.verify_server_cert(certificate, above, name, ocsp, now) {
+            // The dates were looked at before.
+            Err(Error::InvalidCertificate(CertificateError::Other(why)))
+                if why.to_string().contains("CaUsedAsEndEntity") =>
+            {
+                if !self.listed.contains(certificate) {
+                    return Err(CertificateError::UnknownIssuer.into());
+                }
+                verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verdict => verdict,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.authorities.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.authorities.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.authorities.supported_verify_schemes()
     }
 }
 
@@ -148,14 +229,6 @@ pub fn provider() -> Arc<CryptoProvider> {
 
 fn misfit(certificate: &Path, key: &Path, source: rustls::Error) -> TlsError {
     TlsError::Identity { certificate: certificate.to_owned(), key: key.to_owned(), source }
-}
-
-fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
-        roots.add(certificate).map_err(|source| TlsError::Authority { path: path.to_owned(), source })?;
-    }
-    Ok(roots)
 }
 
 /// Those of the system's roots that rustls understands; old ones among them are no reason to stop.

@@ -116,12 +116,7 @@ mod tests {
             json: false,
             again_ms: None,
             partial: None,
-            measurements: vec![Measurement {
-                code: Code::Other(code.to_owned()),
-                value: Value::Text(value.to_string()),
-                time: None,
-                flag: None,
-            }],
+            measurements: vec![Measurement::new(Code::Other(code.to_owned()), Value::Text(value.to_string()))],
         }
     }
 

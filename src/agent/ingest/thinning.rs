@@ -160,11 +160,9 @@ mod tests {
     use super::*;
 
     fn reading(device: &str, power: &str, energy: u64) -> Decoded {
-        let measurement = |code: &str, value: &str| Measurement {
-            code: Code::Obis(code.parse().expect("a code")),
-            value: Value::Number(value.parse().expect("a number")),
-            time: None,
-            flag: None,
+        let measurement = |code: &str, value: &str| {
+            let value = Value::Number(value.parse().expect("a number"));
+            Measurement::new(Code::Obis(code.parse().expect("a code")), value)
         };
         Decoded {
             device: device.to_owned(),

@@ -9,10 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, Error, RootCertStore};
+use rustls::{CertificateError, Error};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -70,12 +69,12 @@ pub async fn look(stream: TcpStream, host: &str, tls: &Tls, now_s: i64) -> Resul
     let files = |error: &tls::TlsError| NoHandshake::Files(chain(error));
     let shown = Arc::new(Shown::default());
     let config = tls::client_that_asks(tls, shown.clone()).map_err(|error| files(&error))?;
-    let roots = tls::roots(tls).map_err(|error| files(&error))?;
+    let verifier = tls::verifier(tls).map_err(|error| files(&error))?;
     let name = ServerName::try_from(host.to_owned()).map_err(|error| NoHandshake::Failed(error.to_string()))?;
     match timeout(PATIENCE, TlsConnector::from(config).connect(name.clone(), stream)).await {
         Err(_) => Err(NoHandshake::Silent),
         Ok(Err(error)) => Err(NoHandshake::Failed(chain(&error))),
-        Ok(Ok(_)) => Ok(judge(&shown.taken(), roots, &name, tls.verify_hostname, now_s)),
+        Ok(Ok(_)) => Ok(judge(&shown.taken(), &*verifier, &name, tls.verify_hostname, now_s)),
     }
 }
 
@@ -107,13 +106,12 @@ impl tls::Judge for Shown {
 
 fn judge(
     chain: &[CertificateDer<'static>],
-    roots: RootCertStore,
+    verifier: &dyn ServerCertVerifier,
     name: &ServerName<'_>,
     verify_name: bool,
     now_s: i64,
 ) -> Judgement {
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), tls::provider()).build();
-    let (Ok(verifier), Some((certificate, above))) = (verifier, chain.split_first()) else {
+    let Some((certificate, above)) = chain.split_first() else {
         return Judgement { fault: Some(Fault::Other("the server showed none".to_owned())), ends: None };
     };
     let at = |time: Duration| {
@@ -162,11 +160,10 @@ fn ends(at: impl Fn(Duration) -> Result<(), Error>) -> Option<i64> {
 /// When the first certificate in a file of ours ends, in seconds since 1970.
 pub fn ends_in_file(path: &Path) -> Option<i64> {
     let chain = tls::certificates(path).ok()?;
-    let mut roots = RootCertStore::empty();
     // Whatever it is, a verifier wants one.
-    roots.add(chain.last()?.clone()).ok()?;
+    let verifier = tls::verifier_by(vec![chain.last()?.clone()]).ok()?;
     let name = ServerName::try_from("localhost").ok()?;
-    let each = chain.into_iter().map(|certificate| judge(&[certificate], roots.clone(), &name, false, 0).ends);
+    let each = chain.into_iter().map(|certificate| judge(&[certificate], &*verifier, &name, false, 0).ends);
     each.flatten().min()
 }
 
@@ -311,17 +308,26 @@ mod tests {
         let file = |name| Path::new(env!("CARGO_MANIFEST_DIR")).join("src/source/testdata").join(name);
         let tls = Tls { ca_file: Some(file("authority.pem")), verify_hostname: true, ..Tls::default() };
         let chain = tls::certificates(&file("server.pem")).expect("a certificate");
-        let judge = |roots, name: &str, now| {
-            judge(&chain, roots, &ServerName::try_from(name.to_owned()).expect("a name"), true, now)
+        let right = tls::verifier(&tls).expect("an authority");
+        let judge = |chain: &[_], verifier: &dyn ServerCertVerifier, name: &str, now| {
+            judge(chain, verifier, &ServerName::try_from(name.to_owned()).expect("a name"), true, now)
         };
-        let roots = || tls::roots(&tls).expect("an authority");
-        assert_eq!(judge(roots(), "localhost", NOW).fault, None);
-        assert_eq!(judge(roots(), "localhost", 4_000_000_000_000).fault, Some(Fault::Ended));
-        assert_eq!(judge(roots(), "localhost", 0).fault, Some(Fault::NotYet));
-        let Some(Fault::Name(names)) = judge(roots(), "elsewhere", NOW).fault else { panic!("another name") };
+        assert_eq!(judge(&chain, &*right, "localhost", NOW).fault, None);
+        assert_eq!(judge(&chain, &*right, "localhost", 4_000_000_000_000).fault, Some(Fault::Ended));
+        assert_eq!(judge(&chain, &*right, "localhost", 0).fault, Some(Fault::NotYet));
+        let Some(Fault::Name(names)) = judge(&chain, &*right, "elsewhere", NOW).fault else { panic!("another name") };
         assert_eq!(presented(&names), "localhost, 127.0.0.1, ::1");
-        let mut others = RootCertStore::empty();
-        others.add(chain[0].clone()).expect("any certificate");
-        assert_eq!(judge(others, "127.0.0.1", NOW).fault, Some(Fault::Authority));
+        let others = tls::verifier_by(vec![chain[0].clone()]).expect("any certificate");
+        assert_eq!(judge(&chain, &*others, "127.0.0.1", NOW).fault, Some(Fault::Authority));
+        // An authority that is shown by the server itself, where a person has named it.
+        let mut own = rcgen::CertificateParams::new(["meter.lan".to_owned()]).expect("a name");
+        own.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let own = own.self_signed(&rcgen::KeyPair::generate().expect("a key")).expect("a certificate").der().clone();
+        let listed = tls::verifier_by(vec![own.clone()]).expect("an authority");
+        assert_eq!(judge(&[own.clone()], &*listed, "meter.lan", NOW).fault, None);
+        assert!(judge(&[own.clone()], &*listed, "meter.lan", NOW).ends.is_some());
+        assert!(matches!(judge(&[own.clone()], &*listed, "other.lan", NOW).fault, Some(Fault::Name(_))));
+        assert_eq!(judge(&[own.clone()], &*listed, "meter.lan", 4_000_000_000_000).fault, Some(Fault::Ended));
+        assert_eq!(judge(&[own], &*right, "meter.lan", NOW).fault, Some(Fault::Authority));
     }
 }

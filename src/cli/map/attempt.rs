@@ -44,11 +44,11 @@ impl Attempt {
                 .measurements
                 .into_iter()
                 .map(|measurement| {
-                    let (path, unit) = match &measurement.code {
-                        Code::Obis(code) => (code.to_string(), code.meaning().and_then(|meaning| meaning.unit())),
-                        Code::Other(name) => (name.clone(), None),
+                    let path = match &measurement.code {
+                        Code::Obis(code) => code.to_string(),
+                        Code::Other(name) => name.clone(),
                     };
-                    Row { path, measurement, unit }
+                    Row { path, measurement }
                 })
                 .collect(),
             left_over: Vec::new(),

@@ -56,7 +56,7 @@ fn measurement(row: &Row) -> String {
         Value::Number(number) => object.raw("value", number),
         Value::Text(text) => object.text("value", text),
     }
-    if let Some(unit) = row.unit {
+    if let Some(unit) = row.measurement.unit() {
         object.text("unit", unit);
     }
     if let Some(flag) = row.measurement.flag {

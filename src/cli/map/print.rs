@@ -141,7 +141,7 @@ fn cells(row: &Row) -> [String; 5] {
         Code::Other(name) => ("-".to_owned(), name.clone()),
     };
     let path = if row.path.is_empty() { "-".to_owned() } else { row.path.clone() };
-    [path, code, meaning, row.measurement.value.to_string(), row.unit.unwrap_or_default().to_owned()]
+    [path, code, meaning, row.measurement.value.to_string(), row.measurement.unit().unwrap_or_default().to_owned()]
 }
 
 fn suggestion(text: &mut String, attempts: &[Attempt], columns: usize) {

@@ -37,7 +37,6 @@ pub struct Row {
     /// Empty for a constant, and where it was not asked for.
     pub path: String,
     pub measurement: Measurement,
-    pub unit: Option<&'static str>,
 }
 
 /// Reads `bytes`, received on `topic`, by a table. `explain`: also say where everything stood, and what was left.
@@ -210,15 +209,15 @@ impl<'m> Reader<'m> {
             }
         };
         let meaning = meaning(&code);
-        let unit = meaning.map_or(unit, |meaning| meaning.unit());
         let (value, flag) = in_base_unit(value, is_text, meaning, field.map(|(field, _)| *field), &factor);
         // What the table calls alike in one message is still kept, under its own name.
         let taken = self.found.rows.iter().any(|row| row.measurement.code == code);
         let code = if taken { Code::Other(shown(keys)) } else { code };
-        let mut measurement = Measurement { code, value, time: None, flag };
+        let own_unit = unit.filter(|_| meaning.is_none());
+        let mut measurement = Measurement { flag, own_unit, ..Measurement::new(code, value) };
         measurement.flag = measurement.judged();
         let path = if self.explain || self.table.shape == Shape::ObisObjects { shown(keys) } else { String::new() };
-        self.found.rows.push(Row { path, measurement, unit });
+        self.found.rows.push(Row { path, measurement });
         None
     }
 
@@ -249,13 +248,7 @@ impl<'m> Reader<'m> {
         }
         self.found.rows.extend(self.table.constants.iter().map(|constant| Row {
             path: String::new(),
-            measurement: Measurement {
-                code: constant.code.clone(),
-                value: constant.value.clone(),
-                time: None,
-                flag: None,
-            },
-            unit: meaning(&constant.code).and_then(|meaning| meaning.unit()),
+            measurement: Measurement::new(constant.code.clone(), constant.value.clone()),
         }));
         Ok(self.found)
     }

@@ -41,8 +41,13 @@ fn told(name: &str, topic: &str, bytes: &[u8]) -> String {
             crate::decode::Value::Text(_) => " text",
         };
         let flag = measurement.flag.map(|flag| format!(" {flag}")).unwrap_or_default();
-        let _ =
-            writeln!(text, "  {code} = {} {}{kind}{flag} <- {}", measurement.value, row.unit.unwrap_or("-"), row.path);
+        let _ = writeln!(
+            text,
+            "  {code} = {} {}{kind}{flag} <- {}",
+            measurement.value,
+            row.measurement.unit().unwrap_or("-"),
+            row.path
+        );
     }
     for (path, value) in &found.left_over {
         let _ = writeln!(text, "  left over: {path} = {value}");

@@ -52,6 +52,11 @@ impl Unit {
         UNITS.iter().find(|unit| unit.name == name).copied()
     }
 
+    /// The base unit that is called so.
+    pub fn base_named(name: &str) -> Option<&'static str> {
+        UNITS.iter().find_map(|unit| unit.base.filter(|base| *base == name))
+    }
+
     /// What a number is multiplied by to be in the base unit.
     pub fn factor(&self) -> Decimal {
         Decimal::power_of_ten(self.power)
