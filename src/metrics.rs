@@ -74,6 +74,8 @@ pub struct SourceMetrics {
     pub fallen: Count,
     /// Values of a device that no meter can have measured, left out or kept with a flag.
     pub absurd: Count,
+    /// Readings whose time by the device's clock was a day or more away, or no time.
+    pub clock_off: Count,
     pub connected: Flag,
 }
 

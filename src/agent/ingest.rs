@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 use crate::clock::{self, Clock};
 use crate::config::settings::{Format, Payload, Privacy};
@@ -55,6 +56,8 @@ pub struct Parts {
 pub struct Ingest {
     parts: Parts,
     complaint: Complaint,
+    /// Of devices' clocks.
+    clocks: Reminder,
     folds: Folds,
     withheld: Withheld,
     /// Values that wait for others of their reading.
@@ -65,6 +68,9 @@ pub struct Ingest {
     /// The device of the last measurement, as it may be known: whose state a status is.
     device: Option<String>,
 }
+
+/// A device's clock that is further away is off; one that is closer may have waited at the broker.
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// What is said about the messages of one source that become dead letters: a source that speaks another language than
 /// `payload` says must not fill the log.
@@ -103,6 +109,7 @@ impl Ingest {
     pub fn new(parts: Parts) -> Self {
         Self {
             complaint: Complaint::default(),
+            clocks: Reminder::default(),
             folds: Folds::default(),
             withheld: Withheld::new(&parts.privacy),
             assembly: Assembly::default(),
@@ -207,6 +214,7 @@ impl Ingest {
             };
         }
         self.folds.settle(&mut decoded, part.received.wall_ms);
+        self.look_at_the_clock(source, &decoded, &part.received);
         if self.device.as_ref() != Some(&decoded.device) {
             self.device = Some(decoded.device.clone());
         }
@@ -220,6 +228,33 @@ impl Ingest {
             }
             None if self.parts.format == Format::Original => self.original(source, decoded, part).await,
             None => self.normalized(source, decoded, vec![part]).await,
+        }
+    }
+
+    /// Says that a device's clock is off, at most once an hour: its readings have the time of receipt.
+    fn look_at_the_clock(&mut self, source: &Arc<str>, decoded: &Decoded, received: &Received) {
+        let away = |ms: &i64| received.synchronised && ms.abs_diff(received.wall_ms) >= DAY_MS;
+        let off = decoded.measured_ms.filter(away);
+        if off.is_none() && !decoded.time_unread {
+            return;
+        }
+        self.parts.metrics.clock_off.one();
+        let Some(others) = self.clocks.note(1, Instant::now()) else { return };
+        let device = &decoded.device;
+        match off {
+            Some(ms) => {
+                let clock = Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |at| at.to_string());
+                warn!(
+                    %source, device, clock, others,
+                    "the device's clock is off, so its readings have the time of receipt: set its clock (NTP); others are \
+                     counted for an hour"
+                );
+            }
+            None => warn!(
+                %source, device, others,
+                "the device's time cannot be read, so its readings have the time of receipt: meterferry map shows it; \
+                 others are counted for an hour"
+            ),
         }
     }
 

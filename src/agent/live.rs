@@ -122,6 +122,8 @@ pub struct LiveSource {
     pub unchanged: u64,
     pub fallen: u64,
     pub absurd: u64,
+    /// Readings of a device whose clock is off.
+    pub clock_off: u64,
 }
 
 /// What the figures are taken from.
@@ -251,6 +253,7 @@ impl Told {
                 unchanged: source.unchanged.get(),
                 fallen: source.fallen.get(),
                 absurd: source.absurd.get(),
+                clock_off: source.clock_off.get(),
             }
         });
         (sources.collect(), sight.of_kafka(now))

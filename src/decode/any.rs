@@ -10,6 +10,7 @@ pub(super) fn decode(source: &str, topic: &str, bytes: &[u8]) -> Decoded {
         device: if topic.is_empty() { source } else { topic }.to_owned(),
         measured_ms: None,
         again_ms: None,
+        time_unread: false,
         partial: None,
         self_identified: false,
         json: is_json(bytes),

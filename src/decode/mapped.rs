@@ -12,6 +12,7 @@ pub(super) fn decode(mapping: &Mapping, source: &str, topic: &str, bytes: &[u8])
         device: found.device.unwrap_or_else(|| source.to_owned()),
         measured_ms: found.time.map(|time| time.ms).or(of_values),
         again_ms: found.time.and_then(|time| time.again_ms),
+        time_unread: found.unread_time.is_some(),
         partial: (mapping.table.shape == Shape::Topics && !found.ignored).then_some(mapping.table.window),
         self_identified: false,
         json: found.json,

@@ -39,6 +39,8 @@ pub struct Decoded {
     pub measured_ms: Option<i64>,
     /// The same local time once more, an hour after clocks were put back; [`Folds`] chooses.
     pub again_ms: Option<i64>,
+    /// Whether there is no time because what the device wrote in its place cannot be read, or is none.
+    pub time_unread: bool,
     /// Only a part of what the device says at this time: how long the rest is waited for. None: it is all of it.
     pub partial: Option<Duration>,
     /// Whether the payload can be told from every other of its device.

@@ -24,6 +24,7 @@ pub(super) fn decode(source: &str, bytes: &[u8]) -> Result<Decoded, Reason> {
         device: document.device(source),
         measured_ms: document.measured().map(|seconds| seconds * 1000),
         again_ms: None,
+        time_unread: document.time_unread && document.measured().is_none(),
         partial: None,
         self_identified: document.uptime,
         json: true,
@@ -59,6 +60,8 @@ struct Document {
     name: Option<String>,
     /// Has a numeric `sma_time`: the adapter's uptime, which no two documents of one device share.
     uptime: bool,
+    /// Some `time` is neither a number nor null.
+    time_unread: bool,
     measurements: Vec<Measurement>,
 }
 
@@ -73,7 +76,7 @@ impl Document {
         while let Some(key) = json.key(&mut keys)? {
             document.members += 1;
             match json.piece()? {
-                Piece::Object => match measurement(&mut json, key)? {
+                Piece::Object => match measurement(&mut json, key, &mut document.time_unread)? {
                     Member::Measurement(measurement) => document.measurements.push(measurement),
                     Member::Odd(measurement) => odd.push(measurement),
                     Member::Metadata => {}
@@ -139,7 +142,7 @@ enum Member {
     Metadata,
 }
 
-fn measurement<'de>(json: &mut Json<'de>, key: Cow<'de, str>) -> Result<Member, Reason> {
+fn measurement<'de>(json: &mut Json<'de>, key: Cow<'de, str>, time_unread: &mut bool) -> Result<Member, Reason> {
     let mut keys = Keys::default();
     let (mut value, mut time, mut own_unit, mut flag, mut odd) = (None, None, None, None, None);
     while let Some(member) = json.key(&mut keys)? {
@@ -151,7 +154,10 @@ fn measurement<'de>(json: &mut Json<'de>, key: Cow<'de, str>) -> Result<Member, 
                 odd = Some(Value::Text(json.since(begin).to_owned()));
             }
             "value" => value = piece.value(),
-            "time" => time = seconds(&piece),
+            "time" => {
+                time = seconds(&piece);
+                *time_unread |= time.is_none() && !matches!(piece, Piece::Null);
+            }
             "unit" => own_unit = piece.text().and_then(|name| Unit::base_named(name)),
             "flag" => flag = piece.text().and_then(|name| name.parse().ok()),
             _ => {}

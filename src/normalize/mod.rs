@@ -209,6 +209,7 @@ pub fn read(bytes: &[u8]) -> Option<Decoded> {
         self_identified: false,
         json: true,
         again_ms: None,
+        time_unread: false,
         partial: None,
         measurements: entries.values().filter_map(measurement).collect(),
     })

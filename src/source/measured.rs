@@ -69,8 +69,8 @@ impl Flag {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Picture {
     pub measured: Vec<Measured>,
-    /// Values that JSON cannot hold, or that nothing is known of.
-    pub left_out: u64,
+    /// The codes of values that JSON cannot hold, or that nothing is known of.
+    pub left_out: Vec<Cow<'static, str>>,
 }
 
 /// A counter that did not rise.
@@ -95,9 +95,8 @@ pub struct Counters(BTreeMap<Cow<'static, str>, Scaled>);
 impl Counters {
     /// Flags what cannot be right, leaves out what is nothing, and tells which counters did not rise.
     pub fn judge(&mut self, picture: &mut Picture) -> Vec<Fall> {
-        let before = picture.measured.len();
-        picture.measured.retain(|measured| measured.value.fits_json());
-        picture.left_out += (before - picture.measured.len()) as u64;
+        let unfit = picture.measured.extract_if(.., |measured| !measured.value.fits_json());
+        picture.left_out.extend(unfit.map(|measured| measured.code));
         picture.measured.retain(|measured| {
             measured.value != Scaled::ZERO || !measured.zero_is_nothing || self.0.contains_key(&measured.code)
         });
@@ -174,7 +173,7 @@ mod tests {
             turns_over_at: Some(Scaled::new(1 << 32, exponent)),
             ..Measured::new("1-0:1.8.0", Scaled::new(value, exponent))
         };
-        Picture { measured: vec![measured], left_out: 0 }
+        Picture { measured: vec![measured], left_out: Vec::new() }
     }
 
     fn flags(values: &[(i128, i32)]) -> Vec<Option<Flag>> {
@@ -231,7 +230,7 @@ mod tests {
         picture.measured.push(Measured::new("1-0:1.7.0", Scaled::of_f64(1e300).expect("a number")));
         picture.measured.push(Measured::new("1-0:2.7.0", Scaled::new(1, 400)));
         Counters::default().judge(&mut picture);
-        assert_eq!(picture.left_out, 1);
+        assert_eq!(picture.left_out, ["1-0:2.7.0"]);
         let text = |serial, name| String::from_utf8(document(serial, name, &picture)).expect("UTF-8");
         let values =
             r#""1-0:1.8.0":{"value":83403.1},"1-0:13.7.0":{"value":1.5,"flag":"absurd"},"1-0:1.7.0":{"value":1e300}"#;

@@ -211,10 +211,10 @@ impl<'s> Poller<'s> {
             .filter(|measured| measured.flag == Some(Flag::Absurd))
             .map(|measured| &*measured.code)
             .collect();
-        let wrong = absurd.len() as u64 + picture.left_out;
+        let wrong = (absurd.len() + picture.left_out.len()) as u64;
         metrics.absurd.add(wrong);
         if wrong > 0 && !self.absurd {
-            self.chronicle.absurd(&absurd.join(", "), picture.left_out, now);
+            self.chronicle.absurd(&absurd.join(", "), &picture.left_out.join(", "), now);
         }
         self.absurd = wrong > 0;
         let serial = self.serial.as_deref();

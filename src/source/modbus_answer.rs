@@ -32,6 +32,8 @@ pub enum Malformed {
     Surplus,
     #[error("the connection ended {0} bytes into the answer")]
     Half(usize),
+    #[error("nothing came behind the first {0} bytes of the answer")]
+    Stalled(usize),
 }
 
 /// One question and what has come of its answer.
@@ -75,6 +77,11 @@ impl Answer {
     pub fn end(&self) -> Result<(), Malformed> {
         let whole = self.length().is_some_and(|length| self.came >= length);
         if self.came == 0 || whole { Ok(()) } else { Err(Malformed::Half(self.came)) }
+    }
+
+    /// Bytes of the answer that have come.
+    pub fn came(&self) -> usize {
+        self.came
     }
 
     fn check(&self) -> Result<(), Malformed> {

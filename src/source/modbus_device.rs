@@ -3,6 +3,8 @@
 use std::error::Error as _;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -26,8 +28,7 @@ const HEAD: u16 = 2;
 
 /// A device, and what was found in it.
 pub struct Device {
-    context: Context,
-    timeout: Duration,
+    line: Line,
     pub identity: Identity,
 }
 
@@ -70,8 +71,8 @@ impl fmt::Display for Identity {
 pub struct Search {
     /// Where it was the last time.
     known: Option<u16>,
-    /// How many places were tried in vain before a connection was lost.
-    tried: usize,
+    /// What the places said that were tried in vain in this round.
+    tried: Vec<String>,
 }
 
 impl Device {
@@ -99,15 +100,16 @@ impl Device {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug + 'static,
     {
-        let mut asked =
-            Asked { context: tcp::attach_slave(Wire::new(stream), Slave(settings.unit)), timeout: settings.timeout };
+        let wire = Wire::new(stream);
+        let came = wire.came();
+        let mut line = Line { context: tcp::attach_slave(wire, Slave(settings.unit)), timeout: settings.timeout, came };
         let identity = if settings.registers.is_empty() {
-            asked.sunspec(settings.base, search).await?
+            line.sunspec(settings.base, search).await?
         } else {
             let blocks = registers::blocks(&settings.registers);
             Identity::Registers { registers: settings.registers.clone(), blocks }
         };
-        Ok(Self { context: asked.context, timeout: asked.timeout, identity })
+        Ok(Self { line, identity })
     }
 
     /// Reads the meter once.
@@ -119,25 +121,25 @@ impl Device {
     ///
     /// Why there are no values. Where [`Fault::keeps_connection`] denies it, the device must be dropped.
     pub async fn read(&mut self) -> Result<Picture, Fault> {
-        let mut asked = Asking { context: &mut self.context, timeout: self.timeout };
+        let line = &mut self.line;
         Ok(match &self.identity {
             Identity::SunSpec { meter, .. } => {
                 // What a gateway shows behind one connection may be another meter the next time.
                 let known = if meter.id >= 211 { FLOAT_LENGTH } else { INTEGER_LENGTH };
                 let count = meter.length.min(known);
                 let body = if count + HEAD <= MAX_BLOCK {
-                    asked.model(meter, count).await?
+                    line.model(meter, count).await?
                 } else {
                     // One word too long for one answer with its head.
-                    asked.model(meter, 0).await?;
-                    asked.registers(Block { function: Function::Holding, address: meter.address, count }).await?
+                    line.model(meter, 0).await?;
+                    line.registers(Block { function: Function::Holding, address: meter.address, count }).await?
                 };
                 sunspec_meter::read(meter.id, &body)
             }
             Identity::Registers { registers, blocks } => {
                 let mut answers = Vec::with_capacity(blocks.len());
                 for block in blocks {
-                    answers.push((*block, asked.registers(*block).await?));
+                    answers.push((*block, line.registers(*block).await?));
                 }
                 registers::read(registers, &answers)
             }
@@ -146,27 +148,28 @@ impl Device {
 
     /// Says goodbye, for as long as one answer may take.
     pub async fn close(mut self) {
-        let _ = timeout(self.timeout, self.context.disconnect()).await;
+        let _ = timeout(self.line.timeout, self.line.context.disconnect()).await;
     }
 }
 
-/// A connection on which nothing is known yet.
-struct Asked {
+/// A connection.
+struct Line {
     context: Context,
     timeout: Duration,
+    /// Bytes of the present answer.
+    came: Arc<AtomicUsize>,
 }
 
-impl Asked {
-    async fn registers(&mut self, address: u16, count: u16) -> Result<Vec<u16>, Fault> {
-        let block = Block { function: Function::Holding, address, count };
-        Asking { context: &mut self.context, timeout: self.timeout }.registers(block).await
+impl Line {
+    async fn holding(&mut self, address: u16, count: u16) -> Result<Vec<u16>, Fault> {
+        self.registers(Block { function: Function::Holding, address, count }).await
     }
 
     async fn sunspec(&mut self, base: Option<u16>, search: &mut Search) -> Result<Identity, Fault> {
         let base = self.marker(base, search).await?;
         let mut chain = Chain::new(base);
         loop {
-            let head = match self.registers(chain.next(), 2).await {
+            let head = match self.holding(chain.next(), 2).await {
                 // Some end behind their last register, without an end marker.
                 Err(Fault::Exception { code: 2, .. }) if chain.meter().is_some() => break,
                 head => head?,
@@ -177,7 +180,7 @@ impl Asked {
         }
         let Some((common, meter)) = chain.meter() else { return Err(Fault::no_meter(chain.models())) };
         let common = match common {
-            Some(model) => Common::read(&self.registers(model.address, COMMON_LENGTH).await?),
+            Some(model) => Common::read(&self.holding(model.address, COMMON_LENGTH).await?),
             None => Common::default(),
         };
         Ok(Identity::SunSpec { base, models: chain.models().to_vec(), meter, common })
@@ -191,22 +194,31 @@ impl Asked {
                 search.known.iter().chain(BASES.iter().filter(|base| search.known != Some(**base))).copied().collect()
             }
         };
-        let first = search.tried % places.len();
+        if search.tried.len() >= places.len() {
+            search.tried.clear();
+        }
+        let first = search.tried.len();
         let mut refusals = Vec::new();
-        for (index, place) in places.iter().enumerate().skip(first) {
-            search.tried = index + 1;
-            match self.registers(*place, 2).await {
+        for place in &places[first..] {
+            let said = match self.holding(*place, 2).await {
                 Ok(found) if found == MARKER => {
-                    *search = Search { known: Some(*place), tried: 0 };
+                    *search = Search { known: Some(*place), tried: Vec::new() };
                     return Ok(*place);
                 }
-                Ok(_) => {}
-                Err(Fault::Exception { code, what }) => refusals.push((code, what)),
+                Ok(_) => "something else".to_owned(),
+                Err(Fault::Exception { code, what }) => {
+                    refusals.push((code, what));
+                    format!("exception {code}")
+                }
                 // The next connection begins with the next place.
-                Err(fault) => return Err(fault),
-            }
+                Err(fault) => {
+                    search.tried.push(format!("{place}: {fault}"));
+                    return Err(fault);
+                }
+            };
+            search.tried.push(format!("{place}: {said}"));
         }
-        *search = Search::default();
+        let tried = std::mem::take(search).tried;
         // Where it refuses everything alike, that is what is wrong; registers that are not there are no wonder.
         match refusals.split_first() {
             Some(((code, what), rest))
@@ -216,21 +228,10 @@ impl Asked {
             {
                 Err(Fault::Exception { code: *code, what: what.clone() })
             }
-            _ => {
-                let places: Vec<_> = places.iter().map(u16::to_string).collect();
-                Err(Fault::NoMarker(places.join(", ")))
-            }
+            _ => Err(Fault::NoMarker(tried.join("; "))),
         }
     }
-}
 
-/// Somebody who asks.
-struct Asking<'c> {
-    context: &'c mut Context,
-    timeout: Duration,
-}
-
-impl Asking<'_> {
     /// The first `count` registers of a model, if it still stands where it stood.
     async fn model(&mut self, model: &Model, count: u16) -> Result<Vec<u16>, Fault> {
         let block = Block { function: Function::Holding, address: model.address - HEAD, count: count + HEAD };
@@ -254,7 +255,11 @@ impl Asking<'_> {
             1 => format!("register {address}"),
             _ => format!("registers {address} to {}", u32::from(address) + u32::from(count) - 1),
         };
-        let words = match answer.map_err(|_| Fault::Silent(show_duration(self.timeout)))?.map_err(fault)? {
+        let late = |_| match self.came.load(Ordering::Relaxed) {
+            0 => Fault::Silent(show_duration(self.timeout)),
+            came => Fault::Malformed(Malformed::Stalled(came)),
+        };
+        let words = match answer.map_err(late)?.map_err(fault)? {
             Ok(Response::ReadHoldingRegisters(words) | Response::ReadInputRegisters(words)) => words,
             Ok(_) => return Err(Fault::Malformed(Malformed::Surplus)),
             Err(exception) => return Err(Fault::Exception { code: exception.into(), what: what() }),

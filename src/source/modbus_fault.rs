@@ -18,7 +18,7 @@ pub enum Fault {
     /// The device's own word; `what` was asked for.
     #[error("exception {code} when asked for {what}")]
     Exception { code: u8, what: String },
-    #[error("no SunS at any of the registers {0}")]
+    #[error("no SunS at register {0}")]
     NoMarker(String),
     #[error(transparent)]
     Chain(#[from] ChainError),
@@ -133,12 +133,13 @@ fn malformed_words(malformed: &Malformed) -> &'static str {
         Malformed::Length { .. } | Malformed::Count { .. } => "the Modbus device's answer has the wrong size",
         Malformed::Surplus => "the Modbus device sends more than an answer",
         Malformed::Half(_) => "the Modbus device hung up within an answer",
+        Malformed::Stalled(_) => "the Modbus device stopped within an answer",
     }
 }
 
 fn malformed_cure(malformed: &Malformed) -> &'static str {
     match malformed {
-        Malformed::Transaction { .. } | Malformed::Surplus | Malformed::Half(_) => {
+        Malformed::Transaction { .. } | Malformed::Surplus | Malformed::Half(_) | Malformed::Stalled(_) => {
             "it may be overloaded: a longer interval, and no other client beside this one"
         }
         Malformed::Unit { .. } => "set unit to the one it answers under, or correct the gateway in between",

@@ -106,15 +106,18 @@ impl Chronicle {
         }
     }
 
-    /// Values cannot be right, or are no numbers: said when that begins.
-    pub(super) fn absurd(&mut self, codes: &str, left_out: u64, now: Instant) {
+    /// Values cannot be right (`codes`), or are no numbers (`left_out`): said when that begins.
+    pub(super) fn absurd(&mut self, codes: &str, left_out: &str, now: Instant) {
         let source = &self.source;
+        let some = |codes| Some(codes).filter(|codes: &&str| !codes.is_empty());
+        let (codes, left_out) = (some(codes), some(left_out));
         match self.absurd.outage(now) {
             Word::Said | Word::Last => warn!(
                 source,
                 codes,
                 left_out,
-                "values that no meter can have measured: kept where they are numbers, and flagged in the reading"
+                "values that no meter can have measured: kept and flagged in the reading (codes), or left out because they \
+                 are no numbers (left_out)"
             ),
             Word::Counted => debug!(source, codes, left_out, "values that no meter can have measured"),
         }

@@ -15,6 +15,7 @@ use crate::simulate::adapter::State;
 use crate::simulate::meter::{BASE, Meter, Tampering};
 use crate::simulate::modbus::{Options, Server};
 use crate::source::modbus::ModbusSource;
+use crate::source::modbus_answer::Malformed;
 use crate::source::modbus_device::{Device, Identity, Search};
 use crate::source::modbus_fault::Fault;
 
@@ -38,8 +39,19 @@ fn image(model: u16) -> Vec<u16> {
     Meter::new(model).expect("a model").registers(&state, Tampering::default())
 }
 
-/// Answers from `registers`; what is not there with an exception, or with nothing at all.
-async fn answer(mut stream: DuplexStream, registers: Arc<Mutex<Vec<u16>>>, silent: bool) {
+/// What becomes of a question for registers that are not there.
+#[derive(Clone, Copy, PartialEq)]
+enum Missing {
+    Refused,
+    Silence,
+    /// Silence at register 0 only.
+    SilenceAtFirst,
+    /// The first bytes of an answer, then silence.
+    Half,
+}
+
+/// Answers from `registers`.
+async fn answer(mut stream: DuplexStream, registers: Arc<Mutex<Vec<u16>>>, missing: Missing) {
     let mut question = [0; 12];
     while stream.read_exact(&mut question).await.is_ok() {
         let word = |at: usize| u16::from_be_bytes([question[at], question[at + 1]]);
@@ -53,7 +65,11 @@ async fn answer(mut stream: DuplexStream, registers: Arc<Mutex<Vec<u16>>>, silen
                 let bytes = words.iter().flat_map(|word| word.to_be_bytes());
                 [question[7], u8::try_from(count * 2).expect("a block")].into_iter().chain(bytes).collect()
             }
-            None if silent => continue,
+            None if missing == Missing::Silence || missing == Missing::SilenceAtFirst && address == 0 => continue,
+            None if missing == Missing::Half => {
+                stream.write_all(&[question[0], question[1], 0, 0, 0, 7]).await.expect("it is listened to");
+                continue;
+            }
             None => vec![question[7] | 0x80, 2],
         };
         let length = u16::try_from(pdu.len() + 1).expect("an answer").to_be_bytes();
@@ -68,7 +84,7 @@ async fn a_meter_that_moved_is_found_anew() {
     for model in [203, 213] {
         let registers = Arc::new(Mutex::new(image(model)));
         let (ours, theirs) = duplex(1024);
-        tokio::spawn(answer(theirs, Arc::clone(&registers), false));
+        tokio::spawn(answer(theirs, Arc::clone(&registers), Missing::Refused));
         let mut device = Device::over(ours, &settings(502), &mut Search::default()).await.expect("a meter");
         assert_eq!(device.read().await.expect("values").measured.len(), 74);
         // An inverter's model comes before it.
@@ -88,7 +104,7 @@ async fn silence_at_one_place_leads_to_the_next() {
     let mut search = Search::default();
     for attempt in 0..3 {
         let (ours, theirs) = duplex(1024);
-        tokio::spawn(answer(theirs, Arc::clone(&registers), true));
+        tokio::spawn(answer(theirs, Arc::clone(&registers), Missing::Silence));
         match (attempt, Device::over(ours, &settings(502), &mut search).await) {
             (0, Err(fault)) => assert_eq!(fault, Fault::Silent("3s".to_owned())),
             // Where it was found the last time is looked at first.
@@ -96,6 +112,31 @@ async fn silence_at_one_place_leads_to_the_next() {
             (_, other) => panic!("attempt {attempt}: {:?}", other.map(|device| device.identity)),
         }
     }
+}
+
+/// Promise 5: a device that shows no models says for each place what was there, also where it was silent at one of them.
+#[tokio::test(start_paused = true)]
+async fn each_place_of_a_vain_search_is_told() {
+    let registers = Arc::new(Mutex::new(vec![1, 2, 3]));
+    let mut search = Search::default();
+    let mut faults = Vec::new();
+    for _ in 0..4 {
+        let (ours, theirs) = duplex(1024);
+        tokio::spawn(answer(theirs, Arc::clone(&registers), Missing::SilenceAtFirst));
+        faults.push(Device::over(ours, &settings(502), &mut search).await.err());
+    }
+    let silent = Some(Fault::Silent("3s".to_owned()));
+    let none = Fault::NoMarker("0: no answer within 3s; 40000: something else; 50000: exception 2".to_owned());
+    assert_eq!(faults, [silent.clone(), Some(none.clone()), silent, Some(none)]);
+}
+
+/// Promise 5: an answer that stops in the middle is told from a device that does not answer.
+#[tokio::test(start_paused = true)]
+async fn half_an_answer_is_not_silence() {
+    let (ours, theirs) = duplex(1024);
+    tokio::spawn(answer(theirs, Arc::default(), Missing::Half));
+    let fault = Device::over(ours, &settings(502), &mut Search::default()).await.err();
+    assert_eq!(fault, Some(Fault::Malformed(Malformed::Stalled(6))));
 }
 
 /// Promise 1: the next reading is asked for when this one is durable, and not before; what was due meanwhile is counted, and

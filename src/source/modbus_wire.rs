@@ -2,6 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -13,11 +15,17 @@ use crate::source::modbus_answer::Answer;
 pub(super) struct Wire<S> {
     stream: S,
     answer: Answer,
+    came: Arc<AtomicUsize>,
 }
 
 impl<S> Wire<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, answer: Answer::default() }
+        Self { stream, answer: Answer::default(), came: Arc::default() }
+    }
+
+    /// How many bytes of the present answer have come, for whoever has given the wire away.
+    pub(super) fn came(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.came)
     }
 }
 
@@ -34,6 +42,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
             [] => self.answer.end().and(Ok(true)),
             bytes => self.answer.take(bytes).and(Ok(false)),
         };
+        self.came.store(self.answer.came(), Ordering::Relaxed);
         Poll::Ready(match checked {
             Ok(false) => Ok(()),
             Ok(true) => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -46,6 +55,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
         self.answer.asks(&bytes[..written]);
+        self.came.store(self.answer.came(), Ordering::Relaxed);
         Poll::Ready(Ok(written))
     }
 

@@ -62,7 +62,7 @@ pub fn read(registers: &[Register], answers: &[(Block, Vec<u16>)]) -> Picture {
     for register in registers {
         match value(register, answers) {
             Some(measured) => picture.measured.push(measured),
-            None => picture.left_out += 1,
+            None => picture.left_out.push(register.code.to_string().into()),
         }
     }
     picture
@@ -145,7 +145,7 @@ mod tests {
         }
         let nan = register(0, F32, HighFirst, "1");
         let block = blocks(std::slice::from_ref(&nan))[0];
-        assert_eq!(read(&[nan], &[(block, vec![0x7fc0, 0])]).left_out, 1);
+        assert_eq!(read(&[nan], &[(block, vec![0x7fc0, 0])]).left_out, ["1-0:1.8.0"]);
     }
 
     proptest! {
@@ -162,7 +162,7 @@ mod tests {
             let answers: Vec<_> = blocks.iter().map(|block| (*block, vec![0; block.count.into()])).collect();
             prop_assert_eq!(read(&registers, &answers).measured.len(), registers.len());
             let short: Vec<_> = blocks.iter().map(|block| (*block, Vec::new())).collect();
-            prop_assert_eq!(read(&registers, &short).left_out, registers.len() as u64);
+            prop_assert_eq!(read(&registers, &short).left_out.len(), registers.len());
         }
     }
 }

@@ -159,10 +159,8 @@ impl Rounds<'_> {
                 self.link.memory.found(way).await;
                 self.backoff.reset();
                 self.source.metrics.connected.set(true);
-                if self.chronicle.answered() {
-                    let way = show_way(&way, &self.link.configured, self.link.has_key());
-                    debug!(source = &*self.source.name, way, "the way to ask this device");
-                }
+                let (configured, has_key) = (&self.link.configured, self.link.has_key());
+                self.chronicle.answered(|| show_way(&way, configured, has_key), self.link.trusted());
                 self.take(answer.body).await.map(|()| true)
             }
             Err(trouble) => {

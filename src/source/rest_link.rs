@@ -93,6 +93,11 @@ impl Link {
         self.key.is_some()
     }
 
+    /// The certificate that is trusted since its first use.
+    pub(super) fn trusted(&self) -> Option<&str> {
+        self.memory.fingerprint().filter(|_| self.first_use)
+    }
+
     /// Asks for `path`. A device that has closed the connection since the last answer is connected to again.
     ///
     /// # Errors

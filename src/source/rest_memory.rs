@@ -67,7 +67,12 @@ impl Memory {
 
     /// The certificate of the first use; none before that.
     pub(super) fn certificate(&self) -> Option<CertificateHash> {
-        parse_fingerprint(self.kept.certificate.as_deref()?).ok()
+        parse_fingerprint(self.fingerprint()?).ok()
+    }
+
+    /// The same, as text.
+    pub(super) fn fingerprint(&self) -> Option<&str> {
+        self.kept.certificate.as_deref()
     }
 
     /// Remembers the way. A file that cannot be written costs a few requests after the next restart, and no more.

@@ -31,19 +31,17 @@ impl Chronicle {
         Self { source, device, current: None, failed: 0, said: false, met: false, flapping: Flapping::default() }
     }
 
-    /// A good answer came. True where the device was not known to answer.
-    pub(super) fn answered(&mut self) -> bool {
+    /// A good answer came, in this way; `certificate` is the fingerprint of that which is trusted since its first use.
+    pub(super) fn answered(&mut self, way: impl FnOnce() -> String, certificate: Option<&str>) {
         let (source, device, failed) = (&self.source, &self.device, self.failed);
-        let news = !self.met || self.current.is_some();
         if !self.met {
-            info!(source, device, "the device answers");
+            info!(source, device, way = way(), certificate, "the device answers");
         } else if self.said {
             info!(source, device, failed, "the device answers again");
-        } else if news {
+        } else if self.current.is_some() {
             debug!(source, device, failed, "the device answers again");
         }
         (self.current, self.failed, self.said, self.met) = (None, 0, false, true);
-        news
     }
 
     /// An attempt failed. True where this was said.
@@ -78,10 +76,10 @@ mod tests {
     fn a_failure_is_said_once_an_outage() {
         let (mut chronicle, now) = (Chronicle::new("meter", "meter.lan:443".to_owned()), Instant::now());
         let html = Trouble::Html;
-        assert!(chronicle.answered() && !chronicle.answered());
+        chronicle.answered(String::new, None);
         assert!(chronicle.failed(&html, now) && !chronicle.failed(&html, now));
         assert!(chronicle.failed(&Trouble::Silent, now), "another kind");
-        assert!(chronicle.answered());
+        chronicle.answered(String::new, None);
         assert!(chronicle.failed(&html, now), "another outage");
     }
 

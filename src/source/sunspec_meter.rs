@@ -280,7 +280,9 @@ fn integer(point: &Point, scale: u16, registers: &[u16], picture: &mut Picture) 
     let Some(number) = number else { return };
     if !SCALES.contains(&scale) {
         // Nobody knows what the value is: a scale factor out of its limits scales nothing.
-        picture.left_out += u64::from(number != 0);
+        if number != 0 {
+            picture.left_out.push(point.code.into());
+        }
         return;
     }
     let mut exponent = i32::from(scale);
@@ -304,7 +306,7 @@ fn float(point: &Point, registers: &[u16], picture: &mut Picture) {
         return;
     }
     let Some(scaled) = Scaled::of_f32(value) else {
-        picture.left_out += 1;
+        picture.left_out.push(point.code.into());
         return;
     };
     let mut measured = Measured::new(point.code, scaled);

@@ -115,6 +115,7 @@ mod tests {
             self_identified: false,
             json: false,
             again_ms: None,
+            time_unread: false,
             partial: None,
             measurements: vec![Measurement::new(Code::Other(code.to_owned()), Value::Text(value.to_string()))],
         }

@@ -170,6 +170,7 @@ mod tests {
             self_identified: false,
             json: true,
             again_ms: None,
+            time_unread: false,
             partial: None,
             measurements: vec![measurement("1-0:1.7.0", power), measurement("1-0:1.8.0", &energy.to_string())],
         }

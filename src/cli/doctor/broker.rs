@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::certificate::{self, Judgement, NoHandshake};
 use super::check::Check;
+use super::clock;
 use super::reach::{self, Unreached};
 use crate::cli::terminal::printable;
 use crate::cli::units::count;
@@ -75,7 +76,7 @@ fn verdicts(source: &Source, mqtt: &Mqtt, wait: Duration, seen: &Seen, now_s: i6
         Some(Ok(heard)) => {
             let who = mqtt.login.as_ref().map_or("without a user".to_owned(), |login| format!("as {}", login.username));
             checks.push(Check::ok("login", format!("the broker lets us in, {who}")));
-            checks.extend(heard.iter().map(|heard| topic(source, mqtt, wait, heard)));
+            checks.extend(heard.iter().map(|heard| topic(source, mqtt, wait, heard, now_s)));
         }
     }
     checks
@@ -92,7 +93,7 @@ fn refused(mqtt: &Mqtt, unwelcome: &Unwelcome) -> Check {
     Check::wrong("login", format!("{what}{error}"), hint)
 }
 
-fn topic(source: &Source, mqtt: &Mqtt, wait: Duration, heard: &Heard) -> Check {
+fn topic(source: &Source, mqtt: &Mqtt, wait: Duration, heard: &Heard, now_s: i64) -> Check {
     let name = format!("topic {}", heard.filter);
     let wait = show_duration(wait);
     match heard.granted {
@@ -144,7 +145,11 @@ fn topic(source: &Source, mqtt: &Mqtt, wait: Duration, heard: &Heard) -> Check {
                 return Check::warning(name, message, "set QoS 1 in the adapter");
             }
             let of = if heard.messages == 1 { "of" } else { "the first of" };
-            Check::ok(name, format!("{came} with QoS 1, {of} {from}"))
+            let message = format!("{came} with QoS 1, {of} {from}");
+            match clock::of_device(&decoded, now_s) {
+                Some((what, hint)) => Check::warning(name, format!("{message}; {what}"), hint),
+                None => Check::ok(name, message),
+            }
         }
     }
 }
@@ -181,7 +186,7 @@ mod tests {
 
     fn said(lines: &str, seen: Seen) -> String {
         let (source, mqtt) = source(lines);
-        shown(verdicts(&source, &mqtt, Duration::from_secs(60), &seen, 1_800_000_000))
+        shown(verdicts(&source, &mqtt, Duration::from_secs(60), &seen, 1_697_623_020))
     }
 
     fn unwelcome(words: &str, error: &str) -> Seen {
@@ -249,6 +254,7 @@ mod tests {
             said("", heard(|heard| heard.granted = Some(0))),
             said("", heard(text(b"12.5"))),
             said("", heard(text(b"{\"a\":1}"))),
+            said("", heard(text(b"{\"1-0:1.8.0\":{\"value\":1,\"time\":1104537600}}"))),
             said("payload = \"any\"", heard(text(b"12.5"))),
         ];
         insta::assert_snapshot!(cases.join("\n"));

@@ -322,12 +322,13 @@ mod tests {
         // An authority that is shown by the server itself, where a person has named it.
         let mut own = rcgen::CertificateParams::new(["meter.lan".to_owned()]).expect("a name");
         own.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let own = own.self_signed(&rcgen::KeyPair::generate().expect("a key")).expect("a certificate").der().clone();
-        let listed = tls::verifier_by(vec![own.clone()]).expect("an authority");
-        assert_eq!(judge(&[own.clone()], &*listed, "meter.lan", NOW).fault, None);
-        assert!(judge(&[own.clone()], &*listed, "meter.lan", NOW).ends.is_some());
-        assert!(matches!(judge(&[own.clone()], &*listed, "other.lan", NOW).fault, Some(Fault::Name(_))));
-        assert_eq!(judge(&[own.clone()], &*listed, "meter.lan", 4_000_000_000_000).fault, Some(Fault::Ended));
-        assert_eq!(judge(&[own], &*right, "meter.lan", NOW).fault, Some(Fault::Authority));
+        let own = own.self_signed(&rcgen::KeyPair::generate().expect("a key")).expect("a certificate");
+        let own = vec![own.der().clone()];
+        let listed = tls::verifier_by(own.clone()).expect("an authority");
+        assert_eq!(judge(&own, &*listed, "meter.lan", NOW).fault, None);
+        assert!(judge(&own, &*listed, "meter.lan", NOW).ends.is_some());
+        assert!(matches!(judge(&own, &*listed, "other.lan", NOW).fault, Some(Fault::Name(_))));
+        assert_eq!(judge(&own, &*listed, "meter.lan", 4_000_000_000_000).fault, Some(Fault::Ended));
+        assert_eq!(judge(&own, &*right, "meter.lan", NOW).fault, Some(Fault::Authority));
     }
 }

@@ -94,13 +94,13 @@ fn reading(source: &Source, found: &Found, picture: &Picture) -> Check {
         values => format!("{} values", count(values as u64)),
     };
     let message = format!("{values} of {}", printable(&device, WIDTH));
-    if !absurd.is_empty() || picture.left_out > 0 {
+    if !absurd.is_empty() || !picture.left_out.is_empty() {
         let mut wrong = Vec::new();
         if !absurd.is_empty() {
             wrong.push(format!("no meter can have measured {absurd}"));
         }
-        if picture.left_out > 0 {
-            wrong.push(format!("{} are no numbers", count(picture.left_out)));
+        if !picture.left_out.is_empty() {
+            wrong.push(format!("no number: {}", picture.left_out.join(", ")));
         }
         let hint =
             "is the meter wired and set up right, and do types, word order and factors fit? They are kept, and flagged";
@@ -157,10 +157,11 @@ mod tests {
             let (source, modbus) = source();
             shown(verdicts(&source, &modbus, found))
         };
-        let power = || Picture { measured: vec![Measured::new("1-0:16.7.0", Scaled::new(-60, 0))], left_out: 0 };
+        let power =
+            || Picture { measured: vec![Measured::new("1-0:16.7.0", Scaled::new(-60, 0))], left_out: Vec::new() };
         let mut absurd = power();
         absurd.measured.push(Measured { absurd: true, ..Measured::new("1-0:13.7.0", Scaled::new(15, -1)) });
-        absurd.left_out = 2;
+        absurd.left_out = vec!["1-0:31.7.0".into(), "1-0:51.7.0".into()];
         let exception = |code| Fault::Exception { code, what: "registers 40071 to 40175".to_owned() };
         let cases = [
             said(found(Ok(power()))),
@@ -170,7 +171,7 @@ mod tests {
             said(Err(Fault::Silent("3s".to_owned()))),
             said(Err(Fault::Malformed(Malformed::Unit { asked: 1, got: 2 }))),
             said(Err(exception(11))),
-            said(Err(Fault::NoMarker("0, 40000, 50000".to_owned()))),
+            said(Err(Fault::NoMarker("0: no answer within 3s; 40000: exception 2; 50000: something else".to_owned()))),
             said(Err(Fault::NoMeter("1, 103".to_owned()))),
         ];
         insta::assert_snapshot!(cases.join("\n"));

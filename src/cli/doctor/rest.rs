@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::certificate::{self, Fault};
 use super::check::Check;
+use super::clock;
 use super::reach;
 use crate::cli::terminal::printable;
 use crate::cli::units::chain;
@@ -57,7 +58,7 @@ pub async fn look(source: &Source, rest: &Rest, folder: &Path, now_s: i64) -> Ve
             checks.push(Check::wrong("TLS", chain(&error), "correct the files of [source.tls]"));
             checks.extend(skip("TLS failed"));
         }
-        Ok(found) => checks.extend(verdicts(source, rest, &found)),
+        Ok(found) => checks.extend(verdicts(source, rest, &found, now_s)),
     }
     checks
 }
@@ -133,7 +134,7 @@ fn judge(
     }
 }
 
-fn verdicts(source: &Source, rest: &Rest, found: &Result<Found, Trouble>) -> Vec<Check> {
+fn verdicts(source: &Source, rest: &Rest, found: &Result<Found, Trouble>, now_s: i64) -> Vec<Check> {
     let found = match found {
         Ok(found) => found,
         Err(trouble @ Trouble::Key { .. }) => {
@@ -153,7 +154,7 @@ fn verdicts(source: &Source, rest: &Rest, found: &Result<Found, Trouble>) -> Vec
         Some(_) => "the device answers with the key",
         None => "the device answers without a key",
     };
-    let mut checks = vec![Check::ok("key", key), measurement(source, found)];
+    let mut checks = vec![Check::ok("key", key), measurement(source, found, now_s)];
     match &found.status {
         None => {}
         Some(Ok(_)) => checks.push(Check::ok("status", "a JSON object")),
@@ -165,14 +166,18 @@ fn verdicts(source: &Source, rest: &Rest, found: &Result<Found, Trouble>) -> Vec
     checks
 }
 
-fn measurement(source: &Source, found: &Found) -> Check {
+fn measurement(source: &Source, found: &Found, now_s: i64) -> Check {
     const NAME: &str = "measurement";
     match decode(&source.payload, &source.name, NAME, &found.measurement) {
         Ok(decoded) => {
             let device = printable(&decoded.device, 40);
             let count = decoded.measurements.len();
             let values = if count == 0 { String::new() } else { format!(", {count} values") };
-            Check::ok(NAME, format!("of {device}{values}, from {}", found.way))
+            let message = format!("of {device}{values}, from {}", found.way);
+            match clock::of_device(&decoded, now_s) {
+                Some((what, hint)) => Check::warning(NAME, format!("{message}; {what}"), hint),
+                None => Check::ok(NAME, message),
+            }
         }
         Err(reason) => {
             let hint = match source.payload {
@@ -241,7 +246,7 @@ mod tests {
             Err(Trouble::Key { status: 401, has_key: true }),
             Err(Trouble::Html),
         ];
-        let said: Vec<_> = cases.iter().map(|found| shown(verdicts(&source, &rest, found))).collect();
+        let said: Vec<_> = cases.iter().map(|found| shown(verdicts(&source, &rest, found, 1_697_623_020))).collect();
         insta::assert_snapshot!(said.join("\n"));
     }
 }

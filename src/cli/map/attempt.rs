@@ -1,8 +1,10 @@
 //! One mapping, tried on a message.
 
+use std::borrow::Cow;
+
 use crate::config::settings::Payload;
 use crate::decode::mapping::{self, Found, Mapping, Row, Shape, TimeRead};
-use crate::decode::{Code, Reason, decode};
+use crate::decode::{Code, Decoded, Reason, decode};
 
 /// What a mapping made of the message.
 #[derive(Debug)]
@@ -37,9 +39,12 @@ impl Attempt {
 
     /// The Austrian adapter's document, which needs no table.
     pub(super) fn of_adapter(topic: &str, message: &[u8]) -> Self {
-        let found = decode(&Payload::Sma, "", topic, message).map(|decoded| Found {
+        let decoded = decode(&Payload::Sma, "", topic, message);
+        let left_over = decoded.as_ref().map(|decoded| sma_left_over(decoded, message)).unwrap_or_default();
+        let found = decoded.map(|decoded| Found {
             device: Some(decoded.device).filter(|device| !device.is_empty()),
             time: decoded.measured_ms.map(|ms| TimeRead { ms, again_ms: None }),
+            unread_time: None,
             rows: decoded
                 .measurements
                 .into_iter()
@@ -51,7 +56,7 @@ impl Attempt {
                     Row { path, measurement }
                 })
                 .collect(),
-            left_over: Vec::new(),
+            left_over,
             ignored: false,
             json: decoded.json,
         });
@@ -82,6 +87,25 @@ impl Attempt {
     pub(super) fn by_topics(&self) -> bool {
         self.by_topics
     }
+}
+
+/// What the adapter's document holds beside measurements and what is known of its metadata.
+fn sma_left_over(decoded: &Decoded, message: &[u8]) -> Vec<(String, String)> {
+    let is_taken = |keys: &[Cow<'_, str>]| match keys {
+        [key] => matches!(key.as_ref(), "api_version" | "name" | "sma_time"),
+        [code, member, ..] => decoded.measurements.iter().any(|measurement| {
+            let own = match &measurement.code {
+                Code::Obis(own) => code.parse() == Ok(*own),
+                Code::Other(own) => *own == **code,
+            };
+            own && match member.as_ref() {
+                "time" => measurement.time.is_some(),
+                member => matches!(member, "value" | "flag" | "unit"),
+            }
+        }),
+        [] => false,
+    };
+    mapping::leaves(message, is_taken)
 }
 
 fn is_known(row: &Row) -> bool {

@@ -20,12 +20,18 @@ fn attempt(attempt: &Attempt) -> String {
     object.text("mapping", &attempt.name);
     match &attempt.result {
         Err(reason) => object.text("reason", &reason.to_string()),
-        Ok(Found { device, time, rows, left_over, .. }) => {
+        Ok(Found { device, time, unread_time, rows, left_over, .. }) => {
             if let Some(device) = device {
                 object.text("device", device);
             }
             if let Some(time) = time.and_then(|time| Timestamp::from_millisecond(time.ms).ok()) {
                 object.text("measured", &time.to_string());
+            }
+            if let Some((path, value)) = unread_time {
+                let mut unread = Object::new();
+                unread.text("path", path);
+                unread.text("value", value);
+                object.raw("unread_time", unread.end());
             }
             object.raw("measurements", array(rows.iter().map(measurement)));
             let left_over = left_over.iter().map(|(path, value)| {

@@ -81,7 +81,14 @@ fn found_by(text: &mut String, attempt: &Attempt, found: &Found, columns: usize)
     let _ = writeln!(text, "device    {device}");
     let shown = |ms| Timestamp::from_millisecond(ms).map_or_else(|_| "?".to_owned(), |time| time.to_string());
     let time = match found.time {
-        None => "the time of receipt".to_owned(),
+        None => match &found.unread_time {
+            None => "the time of receipt".to_owned(),
+            Some((place, text)) => printable(
+                &format!("the time of receipt; {place} = {text} is no time in the formats of the mapping"),
+                columns - 10,
+            )
+            .to_string(),
+        },
         Some(time) => match time.again_ms {
             None => shown(time.ms),
             Some(again) => format!("{} or {}: the clocks were put back", shown(time.ms), shown(again)),

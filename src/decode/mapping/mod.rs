@@ -21,7 +21,7 @@ mod unit;
 mod walk;
 
 pub use path::{Path, PathError};
-pub use read::{Found, Row, read};
+pub use read::{Found, Row, leaves, read};
 pub use time::{TimeFormat, TimeRead};
 pub use topic::{Captures, TopicPattern, TopicPatternError};
 pub use unit::{UNITS, Unit};

@@ -21,6 +21,8 @@ pub struct Found {
     /// The device's name; none where the table finds none.
     pub device: Option<String>,
     pub time: Option<TimeRead>,
+    /// Where there is none: a time that the table's formats do not read, or that no clock shows, and its place.
+    pub unread_time: Option<(String, String)>,
     /// In the message's order, then the constants.
     pub rows: Vec<Row>,
     /// Values that the table neither takes nor ignores, with their places; only where they were asked for.
@@ -72,6 +74,18 @@ pub fn read(mapping: &Mapping, topic: &str, bytes: &[u8], explain: bool) -> Resu
     reader.finish()
 }
 
+/// The values of a document, with their places, that are not `taken` by the keys that lead to them.
+pub fn leaves(bytes: &[u8], taken: impl Fn(&[Cow<'_, str>]) -> bool) -> Vec<(String, String)> {
+    let mut leaves = Vec::new();
+    let kept = walk(bytes, |keys, piece| {
+        if leaves.len() < LEFT_OVER && !taken(keys) {
+            let described = piece.described().to_owned();
+            leaves.push((shown(keys), piece.value().map_or(described, |value| value.to_string())));
+        }
+    });
+    if kept.is_ok() { leaves } else { Vec::new() }
+}
+
 struct Reader<'m> {
     mapping: &'m Mapping,
     table: &'m Table,
@@ -100,6 +114,7 @@ impl<'m> Reader<'m> {
         let found = Found {
             device: device.filter(|name| !name.trim().is_empty()).map(str::to_owned),
             time: None,
+            unread_time: None,
             rows: Vec::new(),
             left_over: Vec::new(),
             ignored: false,
@@ -124,6 +139,7 @@ impl<'m> Reader<'m> {
         self.found.rows.clear();
         self.found.left_over.clear();
         (self.found.time, self.time_rank, self.values) = (None, usize::MAX, 0);
+        self.found.unread_time = None;
     }
 
     /// One value of the document.
@@ -163,21 +179,31 @@ impl<'m> Reader<'m> {
         let formats = &self.table.time.formats;
         let read = || formats.iter().find_map(|format| format.read(text, &self.mapping.zone));
         if let Some(rank) = self.table.time.paths.iter().position(|path| path.fits(keys)) {
-            if rank < self.time_rank
-                && let Some(time) = read()
-            {
-                (self.found.time, self.time_rank) = (Some(time), rank);
+            if rank < self.time_rank {
+                match read() {
+                    Some(time) => (self.found.time, self.time_rank) = (Some(time), rank),
+                    None if is_no_time(text) => {}
+                    None => self.unread_time(keys, text),
+                }
             }
             return true;
         }
         let own = self.table.shape == Shape::ObisObjects && keys.last().is_some_and(|key| key == "time");
         if own && self.coded(&keys[..keys.len() - 1]).is_some() {
-            if let Some(seconds) = text.parse::<Decimal>().ok().and_then(|seconds| seconds.trunc()) {
-                self.times.push((shown(&keys[..keys.len() - 1]), seconds));
+            match text.parse::<Decimal>().ok().and_then(|seconds| seconds.trunc()) {
+                Some(seconds) => self.times.push((shown(&keys[..keys.len() - 1]), seconds)),
+                None if is_no_time(text) => {}
+                None => self.unread_time(keys, text),
             }
             return true;
         }
         false
+    }
+
+    /// Keeps the first one.
+    fn unread_time(&mut self, keys: &[Cow<'_, str>], text: &str) {
+        let place = if self.explain { shown(keys) } else { String::new() };
+        self.found.unread_time.get_or_insert_with(|| (place, text.to_owned()));
     }
 
     /// Keeps it as a measurement, or gives it back.
@@ -213,7 +239,8 @@ impl<'m> Reader<'m> {
         // What the table calls alike in one message is still kept, under its own name.
         let taken = self.found.rows.iter().any(|row| row.measurement.code == code);
         let code = if taken { Code::Other(shown(keys)) } else { code };
-        let own_unit = unit.filter(|_| meaning.is_none());
+        let unit = meaning.map_or(unit, |meaning| meaning.unit());
+        let own_unit = unit.filter(|_| self::meaning(&code).is_none());
         let mut measurement = Measurement { flag, own_unit, ..Measurement::new(code, value) };
         measurement.flag = measurement.judged();
         let path = if self.explain || self.table.shape == Shape::ObisObjects { shown(keys) } else { String::new() };
@@ -246,12 +273,20 @@ impl<'m> Reader<'m> {
                 row.measurement.time = Some(*seconds);
             }
         }
+        if self.found.time.is_some() || self.found.rows.iter().any(|row| row.measurement.time.is_some()) {
+            self.found.unread_time = None;
+        }
         self.found.rows.extend(self.table.constants.iter().map(|constant| Row {
             path: String::new(),
             measurement: Measurement::new(constant.code.clone(), constant.value.clone()),
         }));
         Ok(self.found)
     }
+}
+
+/// How devices write that they have no time.
+fn is_no_time(text: &str) -> bool {
+    text.trim_ascii().bytes().all(|byte| byte == b'0')
 }
 
 fn meaning(code: &Code) -> Option<Meaning> {

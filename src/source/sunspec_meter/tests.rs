@@ -204,7 +204,7 @@ fn floats() {
     set(10, 230.4);
     set(50, -0.97);
     let picture = read(213, &registers);
-    assert_eq!(picture.left_out, 1);
+    assert_eq!(picture.left_out, ["1-0:90.7.0"]);
     let text = String::from_utf8(document(None, None, &picture)).expect("UTF-8");
     assert_eq!(text, r#"{"1-0:32.7.0":{"value":230.4},"1-0:13.7.0":{"value":-0.97}}"#);
 }
