@@ -13,6 +13,7 @@ use crate::shutdown::Shutdown;
 
 mod chart;
 pub(super) mod client;
+mod flows;
 mod from;
 mod json;
 mod kafka;

@@ -50,6 +50,7 @@ pub fn check(root: RawTable, place: Place, report: &mut Report) -> Table {
     }
     let ignore = list(&mut section, report, "ignore", PATHS);
     let ignore_topics = list(&mut section, report, "ignore_topics", TOPICS);
+    let other_devices = section.flag(report, "other_devices").or(false);
     let device = device(&mut section, report);
     let time = time(&mut section, report);
     let fields: Vec<_> = section
@@ -83,6 +84,7 @@ pub fn check(root: RawTable, place: Place, report: &mut Report) -> Table {
         time,
         ignore,
         ignore_topics,
+        other_devices,
     }
 }
 

@@ -228,6 +228,17 @@ fn kafka_tables() {
     );
 }
 
+/// A mistake is said once, and nothing is concluded from it.
+#[test]
+fn a_wrong_format_is_no_original() {
+    let said = said(&[(
+        "meterferry.toml",
+        &format!("[privacy]\nthin = \"15min\"\n[kafka]\nformat = \"normalised\"\n{SOURCE}"),
+    )]);
+    assert_eq!(said.matches("error").count(), 1, "{said}");
+    assert!(said.contains("normalized"), "{said}");
+}
+
 /// Promise 3: what exactly-once rests on cannot be changed behind the agent's back.
 #[test]
 fn kafka_properties() {

@@ -154,6 +154,7 @@ const MAPPING: &[&str] = &[
     "under",
     "ignore",
     "ignore_topics",
+    "other_devices",
     "device",
     "time",
     "field",

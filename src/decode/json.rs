@@ -109,6 +109,9 @@ impl<'de> Json<'de> {
             Some(b't') => self.word("true", Piece::Flag),
             Some(b'f') => self.word("false", Piece::Flag),
             Some(b'n') => self.word("null", Piece::Null),
+            Some(_) if self.text[self.at..].starts_with('\u{feff}') => {
+                Err(self.wrong("a byte order mark (U+FEFF) before the value"))
+            }
             Some(_) => Err(self.wrong("expected value")),
             None => Err(self.wrong("EOF while parsing a value")),
         }

@@ -39,6 +39,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// First and longest ceiling of the reconnect delay.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
+/// A connection that has lasted so long is none that another client of the same name ends at once.
+const STEADY: Duration = Duration::from_secs(10);
+
 /// A live adapter that is this late has missed documents; one that is less late catches up.
 const LATE: Duration = Duration::from_secs(1);
 
@@ -182,6 +185,8 @@ struct Publisher {
     /// Until when a stop waits.
     stopping: Option<Instant>,
     backoff: Backoff,
+    /// When it was connected.
+    since: Instant,
     report: Report,
 }
 
@@ -218,6 +223,7 @@ impl Publisher {
             connected: false,
             stopping: None,
             backoff: Backoff::new(RECONNECT.0, RECONNECT.1),
+            since: Instant::now(),
             report: Report::default(),
         };
         (publisher, eventloop)
@@ -346,7 +352,7 @@ impl Publisher {
     fn connected(&mut self, connack: &ConnAck, eventloop: &mut EventLoop) {
         self.connected = true;
         self.report.connects += 1;
-        self.backoff.reset();
+        self.since = Instant::now();
         if self.adapter.is_none() {
             self.adapter = Some(self.adapter());
             // Adapters do not all speak in the same instant.
@@ -380,6 +386,10 @@ impl Publisher {
         eventloop.clean();
         eventloop.pending.clear();
         eventloop.state.events.clear();
+        // Another client of the same name ends each connection at once, and is ended by the next.
+        if was_connected && self.since.elapsed() >= STEADY {
+            self.backoff.reset();
+        }
         let delay = self.backoff.next(rand::random());
         let error = words(error);
         (self.observe)(Event::Disconnected { device: &self.device, error: &error, delay, was_connected });

@@ -57,7 +57,8 @@ impl Chronicle {
             return false;
         }
         self.said = true;
-        warn!(source, device, "{what}; {cure}. Trying again");
+        let stop = if cure.ends_with('?') { "" } else { "." };
+        warn!(source, device, "{what}; {cure}{stop} Trying again");
         if word == Word::Last {
             warn!(source, device, "this device comes and goes: for the rest of the hour its failures are only counted");
         }

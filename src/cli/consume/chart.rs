@@ -1,5 +1,6 @@
 //! One device's day as a chart: what flowed in stands above the line, what flowed out hangs below it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use jiff::civil::Date;
@@ -9,6 +10,7 @@ use jiff::{Timestamp, ToSpan};
 use super::super::audit::reader::{ReadError, Reader};
 use super::super::cluster::Address;
 use super::super::terminal::{DIM, HEADER, IN, OUT, printable};
+use super::flows;
 use super::record::{Content, Record};
 use crate::cli::progress::{Progress, Unit};
 use crate::decode::Decoded;
@@ -16,6 +18,8 @@ use crate::shutdown::Shutdown;
 
 /// Rows of the chart, above and below the line together.
 const ROWS: usize = 14;
+/// Other devices that are named where there is nothing of the one asked for.
+const OTHERS: usize = 10;
 /// Columns of the labels on the left.
 const LABEL: usize = 9;
 /// A day's columns: each stands for at least ten minutes, at most an hour.
@@ -35,6 +39,8 @@ pub(super) struct Day {
     readings: u64,
     /// First and last of the registers in Wh: import, export.
     registers: [Option<(f64, f64)>; 2],
+    /// Devices that there are readings of on this day.
+    others: BTreeSet<String>,
 }
 
 impl Day {
@@ -51,29 +57,38 @@ impl Day {
             columns: vec![(0.0, 0); columns],
             readings: 0,
             registers: [None; 2],
+            others: BTreeSet::new(),
         })
     }
 
     fn take(&mut self, record: &Record) {
+        let Some(time) = record.time().filter(|time| (self.begin..self.end).contains(time)) else { return };
         if record.key.as_deref() != Some(self.device.as_bytes()) {
+            self.note_other(record);
             return;
         }
-        let (Some(time), Content::Reading(reading)) = (record.time(), record.content()) else { return };
-        if (self.begin..self.end).contains(&time) && !reading.measurements.is_empty() {
+        if let Content::Reading(reading) = record.content()
+            && !reading.measurements.is_empty()
+        {
             self.add(time, &reading);
+        }
+    }
+
+    fn note_other(&mut self, record: &Record) {
+        let name = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default());
+        if self.others.len() < OTHERS && !name.is_empty() && !self.others.contains(&*name) {
+            self.others.insert(name.into_owned());
         }
     }
 
     fn add(&mut self, time: Timestamp, reading: &Decoded) {
         self.readings += 1;
         for (register, c) in self.registers.iter_mut().zip([1, 2]) {
-            if let Some(now) = reading.number(c, 8, 0) {
+            if let Some(now) = flows::energy(reading, c) {
                 *register = Some(register.map_or((now, now), |(first, _)| (first, now)));
             }
         }
-        let (import, export) = (reading.number(1, 7, 0), reading.number(2, 7, 0));
-        let difference = import.map(|import| import - export.unwrap_or(0.0)).or(export.map(|export| -export));
-        let Some(net) = reading.number(16, 7, 0).or(difference) else { return };
+        let Some(net) = flows::net(reading) else { return };
         let length = self.end.as_millisecond() - self.begin.as_millisecond();
         let place = (time.as_millisecond() - self.begin.as_millisecond()) * self.columns.len() as i64 / length;
         if let Some((sum, count)) = usize::try_from(place).ok().and_then(|place| self.columns.get_mut(place)) {
@@ -87,14 +102,20 @@ impl Day {
         self.columns.iter().map(|(sum, count)| (*count > 0).then(|| sum / *count as f64)).collect()
     }
 
-    fn draw(&self) -> String {
+    /// # Errors
+    ///
+    /// There is nothing to draw; in words.
+    fn draw(&self) -> Result<String, String> {
+        if self.readings == 0 {
+            return Err(self.nothing());
+        }
         let means = self.means();
         let largest = |sign: f64| means.iter().flatten().map(|mean| mean * sign).fold(0.0_f64, f64::max);
         let (above, below) = (largest(1.0), largest(-1.0));
         let mut text = format!("{HEADER}{}, {}{HEADER:#}\n", printable(&self.device, 60), self.date);
-        if self.readings == 0 {
-            text.push_str("nothing of it on this day\n");
-            return text;
+        if means.iter().all(Option::is_none) {
+            let _ = writeln!(text, "no power in its readings\n{DIM}{}{DIM:#}", self.sums());
+            return Ok(text);
         }
         let step = ((above + below) / ROWS as f64).max(f64::MIN_POSITIVE);
         let up = ((above / step).ceil() as usize).clamp(usize::from(below == 0.0), ROWS);
@@ -114,7 +135,17 @@ impl Day {
         let quarter = means.len() / 4;
         let _ = writeln!(text, "{:>LABEL$}{:<quarter$}{:<quarter$}{:<quarter$}18", "", "00", "06", "12");
         let _ = writeln!(text, "{DIM}{}{DIM:#}", self.sums());
-        text
+        Ok(text)
+    }
+
+    fn nothing(&self) -> String {
+        let there: Vec<String> = self.others.iter().map(|name| printable(name, 60).to_string()).collect();
+        let others = match there.len() {
+            0 => "nor of any other device".to_owned(),
+            OTHERS.. => format!("there are readings of {} and others", there.join(", ")),
+            _ => format!("there are readings of {}", there.join(", ")),
+        };
+        format!("no reading of {} on {}; {others}", printable(&self.device, 60), self.date)
     }
 
     fn sums(&self) -> String {
@@ -174,7 +205,7 @@ pub(super) fn chart(
         })
         .map_err(failed)?;
     drop(bar);
-    Ok(day.draw())
+    day.draw()
 }
 
 #[cfg(test)]
@@ -197,7 +228,8 @@ mod tests {
             day.take(&record("garage", &value, &[("ce_type", CE_TYPE_READING), ("ce_time", &time)]));
             day.take(&record("cellar", &value, &[("ce_type", CE_TYPE_READING), ("ce_time", &time)]));
         }
-        anstream::adapter::strip_str(&day.draw()).to_string()
+        let drawn = day.draw().unwrap_or_else(|nothing| nothing);
+        anstream::adapter::strip_str(&drawn).to_string()
     }
 
     /// A summer's day: an evening of cooking, the sun around noon, an hour without readings.
@@ -218,8 +250,7 @@ mod tests {
     #[test]
     fn days_without_flow() {
         insta::assert_snapshot!(drawn(80, |_| None), @"
-        garage, 2026-06-21
-        nothing of it on this day
+        no reading of garage on 2026-06-21; nor of any other device
         ");
         assert!(drawn(200, |_| Some(0)).contains("1440 readings, 1.439 kWh in"));
         assert!(drawn(10, |_| Some(5)).contains("5 W"), "a narrow terminal");

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use jiff::tz::TimeZone;
 
 use super::super::terminal::{DIM, HEADER, IN, OUT, WARNING, printable};
+use super::flows;
 use super::record::{Content, Gap, Record};
 use crate::daily::DailyReceipt;
 use crate::decode::Decoded;
@@ -112,10 +113,8 @@ impl Table {
     }
 
     fn reading(&self, out: &mut impl Write, time: &str, device: &str, reading: &Decoded) -> io::Result<()> {
-        let net = reading.number(16, 7, 0);
-        let import = reading.number(1, 7, 0).or(net.map(|net| net.max(0.0)));
-        let export = reading.number(2, 7, 0).or(net.map(|net| (-net).max(0.0)));
-        let energy = |d| cell(reading.number(d, 8, 0).map(|wh| wh / 1000.0), 3);
+        let [import, export] = flows::powers(reading);
+        let energy = |c| cell(flows::energy(reading, c).map(|wh| wh / 1000.0), 3);
         let energy = if self.layout.energy { format!("  {:>12}  {:>12}", energy(1), energy(2)) } else { String::new() };
         let (import_style, export_style) = (style(import, IN), style(export, OUT));
         writeln!(

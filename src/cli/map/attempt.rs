@@ -73,6 +73,9 @@ impl Attempt {
     /// The higher, the better it fits: values that are understood count for it, what is left over against it.
     pub(super) fn score(&self) -> i64 {
         let Ok(found) = &self.result else { return i64::MIN };
+        if found.rows.is_empty() && !self.on_its_topic {
+            return i64::MIN;
+        }
         let known = found.rows.iter().filter(|row| row.measurement.flag.is_none() && is_known(row)).count();
         let named = found.rows.len() - known;
         let topic = if self.on_its_topic { 10 } else { 0 };

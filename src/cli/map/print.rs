@@ -96,7 +96,7 @@ fn found_by(text: &mut String, attempt: &Attempt, found: &Found, columns: usize)
     };
     let _ = writeln!(text, "measured  {time}");
     if found.ignored {
-        let _ = writeln!(text, "\nmessages of this topic hold no measurement");
+        let _ = writeln!(text, "\na message that holds no measurement, and is no mistake");
         return;
     }
     text.push('\n');

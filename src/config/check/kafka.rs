@@ -13,7 +13,15 @@ use crate::config::settings::{Compression, Delivery, Format, Kafka, Sasl, SaslMe
 /// Brokers in the list; librdkafka finds all others through any one of them.
 const SERVERS: usize = 32;
 
-pub fn check(mut section: Section, around: Around<'_>, report: &mut Report) -> Kafka {
+/// `kafka.format`; none where it is wrong, so that nothing is concluded from it.
+pub fn format(section: &mut Section, report: &mut Report) -> Option<Format> {
+    match section.choice(report, "format", FORMAT) {
+        Taken::Wrong => None,
+        taken => Some(taken.or(Format::Original)),
+    }
+}
+
+pub fn check(mut section: Section, format: Format, around: Around<'_>, report: &mut Report) -> Kafka {
     let bootstrap_servers = bootstrap_servers(&mut section, report);
     let (topic, topic_at) = legal_or(&mut section, report, "topic", names::kafka_topic, "sma-kafka");
     let (resume_topic, resume_at) =
@@ -26,7 +34,6 @@ pub fn check(mut section: Section, around: Around<'_>, report: &mut Report) -> K
         );
     }
     let delivery = section.choice(report, "delivery", DELIVERY).or(Delivery::ExactlyOnce);
-    let format = section.choice(report, "format", FORMAT).or(Format::Original);
     let compression = section.choice(report, "compression", COMPRESSION).or(Compression::Zstd);
     let linger = section.duration(report, "linger", Duration::ZERO..=MINUTE, SECOND).or(SECOND);
     let batch_count = section.count(report, "batch_count", 1..=500_000).or(200_000);

@@ -7,7 +7,7 @@ use super::names;
 use super::problem::{Place, Report};
 use super::raw::{Table, quoted};
 use super::section::{Given, Section, Taken, default_hint};
-use super::settings::{Agent, Settings};
+use super::settings::{Agent, Format, Settings};
 
 pub use kafka::{COMPRESSION, FORMAT, MECHANISMS};
 pub use modbus::{FUNCTIONS, ORDERS, TYPES};
@@ -41,9 +41,11 @@ pub fn check(root: Table, around: Around<'_>, report: &mut Report) -> Settings {
     let mut root = Section::new("", root, super::schema::ROOT);
     let agent = agent(table(&mut root, report, "agent"), report);
     let queue = queue::check(table(&mut root, report, "queue"), around, report);
-    let kafka = kafka::check(table(&mut root, report, "kafka"), around, report);
+    let mut kafka = table(&mut root, report, "kafka");
+    let format = kafka::format(&mut kafka, report);
+    let kafka = kafka::check(kafka, format.unwrap_or(Format::Original), around, report);
     let sources = source::check(&mut root, &kafka, &queue, around, report);
-    let privacy = privacy::check(&mut root, kafka.format, around, report);
+    let privacy = privacy::check(&mut root, format, around, report);
     root.finish(report, |_| None);
     Settings { agent, queue, kafka, privacy, sources }
 }

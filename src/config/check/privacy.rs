@@ -19,7 +19,8 @@ const SHORTEST_KEY: usize = 16;
 /// `privacy.thin`, as written.
 pub const THIN: &[(&str, Duration)] = &[("1min", MINUTE), ("15min", Duration::from_secs(900))];
 
-pub fn check(root: &mut Section, format: Format, around: Around<'_>, report: &mut Report) -> Privacy {
+/// `format`: none where that is wrong.
+pub fn check(root: &mut Section, format: Option<Format>, around: Around<'_>, report: &mut Report) -> Privacy {
     let Taken::Value(Given { place, value: mut section }) = root.table(report, "privacy", "privacy") else {
         return Privacy::default();
     };
@@ -28,7 +29,7 @@ pub fn check(root: &mut Section, format: Format, around: Around<'_>, report: &mu
     let pseudonym_key = key(&mut section, around, report);
     section.finish(report, |_| None);
     let privacy = Privacy { codes, thin, pseudonym_key };
-    if privacy.is_set() && format == Format::Original {
+    if privacy.is_set() && format == Some(Format::Original) {
         report.error(
             place,
             "[privacy] cannot hold with kafka.format = \"original\": the bytes go out as they came",

@@ -65,6 +65,9 @@ pub struct Table {
     pub ignore: Vec<Path>,
     /// Messages without measurements, that are no mistake.
     pub ignore_topics: Vec<TopicPattern>,
+    /// Other devices speak on the same topics: a JSON document with none of the fields is one of theirs, without
+    /// measurements, and no mistake.
+    pub other_devices: bool,
 }
 
 /// What the messages of a reader have in common.

@@ -27,7 +27,7 @@ pub struct Found {
     pub rows: Vec<Row>,
     /// Values that the table neither takes nor ignores, with their places; only where they were asked for.
     pub left_over: Vec<(String, String)>,
-    /// Whether the topic is one that the table ignores.
+    /// Whether it is a message that holds no measurement and is no mistake: by its topic, or another device's.
     pub ignored: bool,
     /// Whether the message is a JSON document.
     pub json: bool,
@@ -264,6 +264,9 @@ impl<'m> Reader<'m> {
     }
 
     fn finish(mut self) -> Result<Found, Reason> {
+        if self.found.rows.is_empty() && self.table.other_devices && self.found.json {
+            return Ok(Found { ignored: true, left_over: Vec::new(), unread_time: None, ..self.found });
+        }
         if self.found.rows.is_empty() {
             return Err(Reason::NothingMapped { mapping: self.mapping.name.to_string(), values: self.values });
         }

@@ -147,6 +147,33 @@ fn variants() {
     insta::assert_snapshot!(text);
 }
 
+/// Promise 5: where lamps and sensors speak beside a plug, theirs are readings without measurements, kept and no mistake;
+/// what is no document of any device is one.
+#[test]
+fn other_devices_on_the_same_topics() {
+    let lamp =
+        decoded("zigbee2mqtt-plug", "zigbee2mqtt/lamp", br#"{"state":"ON","brightness":254}"#).expect("no mistake");
+    assert_eq!((lamp.device.as_str(), lamp.measurements.len()), ("lamp", 0));
+    assert!(decoded("zigbee2mqtt-plug", "zigbee2mqtt/lamp", b"{\"state\":").is_err());
+    assert!(decoded("tasmota-plug", "tele/lamp/SENSOR", br#"{"state":"ON"}"#).is_err());
+}
+
+/// Promise 8: a time that cannot be read is told from none, and the reading is kept.
+#[test]
+fn times_that_cannot_be_read() {
+    for (time, unread) in [
+        ("\"soon\"", true),
+        ("\"1970-01-01T00:00:03\"", true),
+        ("\"2022-07-07T13:01:11\"", false),
+        ("\"\"", false),
+        ("null", false),
+    ] {
+        let payload = format!(r#"{{"Time":{time},"ENERGY":{{"Power":26}}}}"#);
+        let decoded = decoded("tasmota-plug", "tele/plug/SENSOR", payload.as_bytes()).expect("a reading");
+        assert_eq!((decoded.time_unread, decoded.measurements.len()), (unread, 1), "{payload}");
+    }
+}
+
 /// Promise 5: wrong types, missing fields, truncated, other character sets, absurd values: a reason, or kept and flagged.
 #[test]
 fn bad_input() {

@@ -152,7 +152,7 @@ fn each_reason_tells_what_and_where() {
         (br#"{"a":{"value":1}} x"#, "not JSON: trailing characters at line 1, column 19"),
         (br#"{"a":{"value":1},}"#, "not JSON: trailing comma at line 1, column 18"),
         (br#"{"a":{"value":"\ud800"}}"#, "not JSON: unexpected end of hex escape at line 1, column 22"),
-        (b"\xef\xbb\xbf{}", "not JSON: expected value at line 1, column 1"),
+        (b"\xef\xbb\xbf{}", "not JSON: a byte order mark (U+FEFF) before the value at line 1, column 1"),
         (b"[1]", "not a JSON object but an array"),
         (b"42", "not a JSON object but a number"),
         (b"-4.5", "not a JSON object but a number"),
