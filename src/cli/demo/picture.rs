@@ -220,7 +220,7 @@ fn kafka(canvas: &mut Canvas, figures: &Figures, caption: &Caption, x: usize) {
 
 fn totals(canvas: &mut Canvas, figures: &Figures, caption: &Caption, at: [usize; 4]) {
     let y = 2 + FRAME;
-    canvas.put(at[0] + 1, y, BOLD, &format!("{} safe", count(figures.published)));
+    canvas.put(at[0] + 1, y, BOLD, &format!("{} safe", count(figures.safe_so_far())));
     if let Some(broker) = &caption.broker {
         let label = format!("by the broker {broker}");
         canvas.put(at[1] + 2, y, DIM, &printable(&label, at[3] - at[1] - 2));

@@ -162,7 +162,7 @@ impl Plain {
                 self.out,
                 "{:5.1} s    {} safe, {} waiting on the disk{oldest}, {} delivered",
                 figures.began.elapsed().as_secs_f64(),
-                count(figures.published),
+                count(figures.safe_so_far()),
                 count(figures.depth.waiting),
                 count(figures.delivered),
             )?;
