@@ -246,8 +246,8 @@ impl Ingest {
                 let clock = Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |at| at.to_string());
                 warn!(
                     %source, device, clock, others,
-                    "the device's clock is off, so its readings have the time of receipt: set its clock (NTP); others are \
-                     counted for an hour"
+                    "the device's time is a day or more off, so its readings have the time of receipt: set its clock (NTP), \
+                     unless they have waited at the broker; others are counted for an hour"
                 );
             }
             None => warn!(

@@ -187,7 +187,7 @@ fn source_words(source: &LiveSource) -> String {
         (source.skipped, "poll skipped", "polls skipped"),
         (source.fallen, "counter turned over or gone back", "counters turned over or gone back"),
         (source.absurd, "value that cannot be right", "values that cannot be right"),
-        (source.clock_off, "reading of a device whose clock is off", "readings of a device whose clock is off"),
+        (source.clock_off, "reading whose time is off", "readings whose time is off"),
     ] {
         if number > 0 {
             words.push_str(&format!(", {} {}", count(number), if number == 1 { one } else { many }));

@@ -121,7 +121,7 @@ fn faults_are_said_and_pass() {
     const SIZE: &str = "answer has the wrong size";
     let faults = [
         (Fault::Slow, "does not answer in time"),
-        (Fault::Half, "does not answer in time"),
+        (Fault::Half, "stopped within an answer"),
         (Fault::Cut, "hung up within an answer"),
         (Fault::WrongUnit, "answered under another unit id"),
         (Fault::WrongTransaction, "answered another question"),
