@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::adapter::{self, Adapter, State};
-use super::meter::{Meter, Tampering};
+use super::meter::{BASE, Meter, Tampering};
 use super::modbus_fault::Fault;
 use crate::shutdown::Shutdown;
 
@@ -58,6 +58,26 @@ pub struct Options {
     pub fault_every: u64,
     /// Each reading adds 1 Wh to the import counters: no two readings of a meter are the same.
     pub counts_readings: bool,
+}
+
+impl Options {
+    /// One meter where devices usually have it, on any port of this machine, without faults, until the stop.
+    pub fn of(meter: Meter) -> Self {
+        Self {
+            listen: ([127, 0, 0, 1], 0).into(),
+            meter,
+            base: BASE,
+            unit: 1,
+            devices: 1,
+            seed: 1,
+            index: 0,
+            start_ms: None,
+            count: None,
+            fault: None,
+            fault_every: 1,
+            counts_readings: false,
+        }
+    }
 }
 
 /// What happens.

@@ -144,20 +144,7 @@ async fn half_an_answer_is_not_silence() {
 #[tokio::test]
 async fn a_reading_waits_for_its_receipt() {
     let shutdown = Shutdown::new();
-    let options = Options {
-        listen: ([127, 0, 0, 1], 0).into(),
-        meter: Meter::new(203).expect("a model"),
-        base: BASE,
-        unit: 1,
-        devices: 1,
-        seed: 1,
-        index: 0,
-        start_ms: None,
-        count: None,
-        fault: None,
-        fault_every: 1,
-        counts_readings: false,
-    };
+    let options = Options::of(Meter::new(203).expect("a model"));
     let server = Server::bind(options).await.expect("a free port");
     let port = server.address().expect("an address").port();
     let asked = shutdown.clone();

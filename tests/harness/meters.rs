@@ -1,12 +1,11 @@
 //! SunSpec meters on Modbus TCP: those of `meterferry simulate`, in this process.
 
-use std::net::SocketAddr;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use meterferry::shutdown::Shutdown;
-use meterferry::simulate::meter::{BASE, Meter};
+use meterferry::simulate::meter::Meter;
 use meterferry::simulate::modbus::{Event, Options, Server};
 use meterferry::simulate::modbus_fault::Fault;
 
@@ -20,20 +19,7 @@ pub struct Meters {
 
 /// A meter of this model, on any port.
 pub fn options(model: u16) -> Options {
-    Options {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        meter: Meter::new(model).expect("a meter's model"),
-        base: BASE,
-        unit: 1,
-        devices: 1,
-        seed: u64::from(model),
-        index: 0,
-        start_ms: None,
-        count: None,
-        fault: None,
-        fault_every: 1,
-        counts_readings: false,
-    }
+    Options { seed: u64::from(model), ..Options::of(Meter::new(model).expect("a meter's model")) }
 }
 
 impl Meters {

@@ -19,7 +19,7 @@ use super::board::{Board, Kind};
 use super::workplace::{Polled, Source};
 use crate::shutdown::Shutdown;
 use crate::simulate::adapter::meter_number;
-use crate::simulate::meter::{BASE, Meter};
+use crate::simulate::meter::Meter;
 use crate::simulate::mqtt::{self, Event, Options, Report};
 use crate::simulate::rest::{self, CertificateError, Firmware, Identity};
 use crate::simulate::{modbus, rest::Event as RestEvent};
@@ -213,20 +213,8 @@ async fn answer_modbus(
     till: &Arc<Till>,
     stop: &Shutdown,
 ) -> Result<(JoinHandle<()>, u16), MetersError> {
-    let options = modbus::Options {
-        listen: ANY,
-        meter: Meter::three_phase(),
-        base: BASE,
-        unit: 1,
-        devices,
-        seed,
-        index,
-        start_ms: None,
-        count: None,
-        fault: None,
-        fault_every: 1,
-        counts_readings: true,
-    };
+    let options =
+        modbus::Options { devices, seed, index, counts_readings: true, ..modbus::Options::of(Meter::three_phase()) };
     let till = Arc::clone(till);
     let observer = Arc::new(move |event| match event {
         modbus::Event::Read { client, unit, imported_wh, net_w } => {
