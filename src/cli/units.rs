@@ -44,6 +44,11 @@ pub fn count(n: u64) -> String {
     text
 }
 
+/// 1, "reading" → "1 reading"; 1234 → "1,234 readings".
+pub fn counted(n: u64, noun: &str) -> String {
+    format!("{} {noun}{}", count(n), if n == 1 { "" } else { "s" })
+}
+
 /// The two largest units: "3 d 4 h", "5 min 6 s".
 pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();

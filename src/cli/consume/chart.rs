@@ -13,6 +13,7 @@ use super::super::terminal::{DIM, HEADER, IN, OUT, printable};
 use super::flows;
 use super::record::{Content, Record};
 use crate::cli::progress::{Progress, Unit};
+use crate::cli::units::counted;
 use crate::decode::Decoded;
 use crate::shutdown::Shutdown;
 
@@ -149,8 +150,7 @@ impl Day {
     }
 
     fn sums(&self) -> String {
-        let plural = if self.readings == 1 { "" } else { "s" };
-        let mut sums = format!("{} reading{plural}", self.readings);
+        let mut sums = counted(self.readings, "reading");
         for (register, word) in self.registers.iter().zip(["in", "out"]) {
             if let Some((first, last)) = register {
                 let _ = write!(sums, ", {:.3} kWh {word}", (last - first) / 1000.0);
@@ -252,7 +252,7 @@ mod tests {
         insta::assert_snapshot!(drawn(80, |_| None), @"
         no reading of garage on 2026-06-21; nor of any other device
         ");
-        assert!(drawn(200, |_| Some(0)).contains("1440 readings, 1.439 kWh in"));
+        assert!(drawn(200, |_| Some(0)).contains("1,440 readings, 1.439 kWh in"));
         assert!(drawn(10, |_| Some(5)).contains("5 W"), "a narrow terminal");
     }
 }

@@ -7,7 +7,7 @@ use super::check::Check;
 use super::clock;
 use super::reach::{self, Unreached};
 use crate::cli::terminal::printable;
-use crate::cli::units::count;
+use crate::cli::units::counted;
 use crate::config::settings::{Mqtt, Payload, Source};
 use crate::config::{show_address, show_duration};
 use crate::decode::decode;
@@ -120,8 +120,7 @@ fn topic(source: &Source, mqtt: &Mqtt, wait: Duration, heard: &Heard, now_s: i64
         let hint = "does the adapter publish to this broker, and with this topic to the letter? If it sends more seldom: --wait 10min";
         return Check::wrong(name, format!("no message within {wait}{old}"), hint);
     };
-    let plural = if heard.messages == 1 { "" } else { "s" };
-    let came = format!("{} message{plural}", count(heard.messages));
+    let came = counted(heard.messages, "message");
     match decode(&source.payload, &source.name, &sample.topic, &sample.payload) {
         Err(reason) => {
             let hint = match &source.payload {

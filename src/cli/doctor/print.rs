@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::check::{Check, Group, Summary, Verdict};
 use crate::cli::terminal::{self, HEADER};
+use crate::cli::units::counted;
 
 /// Where the text of a check begins: after two spaces, the longest verdict and a space.
 const INDENT: usize = 10;
@@ -81,12 +82,11 @@ fn folded(text: &str, width: Option<usize>) -> Vec<String> {
 /// The line at the end.
 pub fn summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     let Summary { ok, warning, wrong, skipped } = *summary;
-    let plural = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
     let (verdict, words) = match (wrong, warning) {
         (0, 0) => (Verdict::Ok, "all is well".to_owned()),
-        (0, _) => (Verdict::Warning, plural(warning, "warning")),
+        (0, _) => (Verdict::Warning, counted(warning as u64, "warning")),
         (_, 0) => (Verdict::Wrong, format!("{wrong} wrong")),
-        _ => (Verdict::Wrong, format!("{wrong} wrong, {}", plural(warning, "warning"))),
+        _ => (Verdict::Wrong, format!("{wrong} wrong, {}", counted(warning as u64, "warning"))),
     };
     let style = colour(verdict);
     writeln!(out, "{style}{words}{style:#}; {ok} ok, {skipped} skipped")

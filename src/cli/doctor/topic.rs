@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::check::{Check, Command};
 use super::rights;
-use crate::cli::units::{self, bytes};
+use crate::cli::units::{self, bytes, counted};
 use crate::config::settings::{DEVICE, Settings};
 use crate::forwarder::advice::Names;
 use crate::forwarder::cluster::Failure;
@@ -50,8 +50,7 @@ pub fn presence(
             return Some(with_command(Check::wrong(name, message, ""), &cure));
         }
     };
-    let plural = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
-    let (partitions, replicas) = (plural(shape.partitions, "partition"), shape.replicas);
+    let (partitions, replicas) = (counted(shape.partitions as u64, "partition"), shape.replicas);
     if shape.leaderless > 0 {
         let message = format!("{} of {partitions} have no leader: nothing is taken there", shape.leaderless);
         return Some(Check::wrong(name, message, "are all brokers up? Readings are kept meanwhile"));
@@ -61,7 +60,7 @@ pub fn presence(
             format!("{partitions} with one replica, though there are {nodes} brokers: one dead disk loses it");
         return Some(Check::warning(name, message, "give it more replicas: kafka-reassign-partitions.sh"));
     }
-    let replicas = format!("{replicas} replica{}", if replicas == 1 { "" } else { "s" });
+    let replicas = counted(replicas as u64, "replica");
     Some(Check::ok(name, format!("{partitions}, {replicas}")))
 }
 
@@ -227,7 +226,7 @@ fn in_sync(topic: &str, least: Option<i64>, replicas: usize) -> Check {
     let Some(least) = least.and_then(|least| usize::try_from(least).ok()) else {
         return Check::skipped(name, "min.insync.replicas was not told");
     };
-    let what = format!("min.insync.replicas={least} with {replicas} replica{}", if replicas == 1 { "" } else { "s" });
+    let what = format!("min.insync.replicas={least} with {}", counted(replicas as u64, "replica"));
     if least > replicas {
         return Check::wrong(
             name,
