@@ -58,7 +58,8 @@ pub struct SourceMetrics {
     pub undecodable: Count,
     /// Documents of a device that is asked that say the same as the last one stored: not stored again.
     pub unchanged: Count,
-    /// Messages dropped by rule (a topic that matches no filter of a listener).
+    /// Messages dropped by rule: a topic that matches no filter of a listener, no measurement by the mapping, nothing that
+    /// may be stored.
     pub ignored: Count,
     /// Connections made.
     pub connects: Count,

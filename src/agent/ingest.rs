@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::clock::{self, Clock};
 use crate::config::settings::{Format, Payload, Privacy};
@@ -58,6 +58,8 @@ pub struct Ingest {
     complaint: Complaint,
     /// Of devices' clocks.
     clocks: Reminder,
+    /// That a mapping leaves values over was said.
+    left_over_said: bool,
     folds: Folds,
     withheld: Withheld,
     /// Values that wait for others of their reading.
@@ -110,6 +112,7 @@ impl Ingest {
         Self {
             complaint: Complaint::default(),
             clocks: Reminder::default(),
+            left_over_said: false,
             folds: Folds::default(),
             withheld: Withheld::new(&parts.privacy),
             assembly: Assembly::default(),
@@ -213,6 +216,11 @@ impl Ingest {
                 false => self.original(source, decoded, part).await,
             };
         }
+        // What a mapping knows to hold no measurement is no reading.
+        if decoded.measurements.is_empty() && matches!(self.parts.payload, Payload::Mapped(_)) {
+            return self.keep_back(part.receipt).await;
+        }
+        self.look_at_left_over(source, &decoded);
         self.folds.settle(&mut decoded, part.received.wall_ms);
         self.look_at_the_clock(source, &decoded, &part.received);
         if self.device.as_ref() != Some(&decoded.device) {
@@ -228,6 +236,17 @@ impl Ingest {
             }
             None if self.parts.format == Format::Original => self.original(source, decoded, part).await,
             None => self.normalized(source, decoded, vec![part]).await,
+        }
+    }
+
+    /// Says once that a normalized reading has less than the message.
+    fn look_at_left_over(&mut self, source: &Arc<str>, decoded: &Decoded) {
+        let values = decoded.left_over;
+        if values > 0 && self.parts.format == Format::Normalized && !std::mem::replace(&mut self.left_over_said, true) {
+            info!(
+                %source, device = decoded.device, values,
+                "the mapping takes not all values of a message: meterferry map shows which it leaves over"
+            );
         }
     }
 
@@ -297,6 +316,10 @@ impl Ingest {
         parts: Vec<Part>,
     ) -> Result<(), QueueError> {
         self.registers.judge(&mut decoded);
+        if self.withheld.chooses() {
+            // Before what it is worked out of is taken away.
+            decoded.measurements.extend(normalize::net_power(&decoded.measurements));
+        }
         let Some(decoded) = self.withheld.filter(decoded) else {
             for part in parts {
                 self.keep_back(part.receipt).await?;

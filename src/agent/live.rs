@@ -114,6 +114,8 @@ pub struct LiveSource {
     pub undecodable: u64,
     pub qos0: u64,
     pub retained: u64,
+    /// Without a measurement, as the configuration says, or of which nothing may be stored.
+    pub ignored: u64,
     pub broker_dropped: u64,
     /// Of a device that is asked: polls without a reading, polls that were due and not made, documents that said the same
     /// as the last, counters that fell, values that cannot be right.
@@ -247,6 +249,7 @@ impl Told {
                 undecodable: source.undecodable.get(),
                 qos0: source.qos0.get(),
                 retained: source.retained.get(),
+                ignored: source.ignored.get(),
                 broker_dropped: source.broker_dropped.get(),
                 failed_polls: source.failed_polls.get(),
                 skipped: source.skipped.get(),

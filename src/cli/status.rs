@@ -176,6 +176,7 @@ fn source_words(source: &LiveSource) -> String {
     let mut words = format!("{}: {connected}, {last}, {:.2} a second", source.name, source.per_second);
     for (number, one, many) in [
         (source.undecodable, "no reading", "no readings"),
+        (source.ignored, "message without what is wanted of it", "messages without what is wanted of them"),
         (source.qos0, "with QoS 0", "with QoS 0"),
         (
             source.broker_dropped,

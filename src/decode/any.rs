@@ -11,6 +11,7 @@ pub(super) fn decode(source: &str, topic: &str, bytes: &[u8]) -> Decoded {
         measured_ms: None,
         again_ms: None,
         time_unread: false,
+        left_over: 0,
         partial: None,
         self_identified: false,
         json: is_json(bytes),

@@ -101,7 +101,7 @@ impl Decimal {
         }
         let exponent = i32::from(self.exponent) + i32::from(factor.exponent);
         let negative = self.negative != factor.negative;
-        Self::of(negative, used.iter().map(|digit| *digit as u8), exponent).map(Self::without_signed_zero)
+        Self::of(negative, used.iter().map(|digit| *digit as u8), exponent).map(Self::without_odd_zero)
     }
 
     /// The sum, exactly; none where it has too many digits.
@@ -125,7 +125,7 @@ impl Decimal {
             let value = left + carry + if larger.negative == smaller.negative { right } else { -right };
             (*digit, carry) = (value.rem_euclid(10) as u8, value.div_euclid(10));
         }
-        Self::of(larger.negative, sum.iter().copied(), i32::from(exponent)).map(Self::without_signed_zero)
+        Self::of(larger.negative, sum.iter().copied(), i32::from(exponent)).map(Self::without_odd_zero)
     }
 
     /// The difference, exactly; none where it has too many digits.
@@ -154,13 +154,13 @@ impl Decimal {
             mean.length = mean.length.saturating_sub(1);
             mean.exponent += 1;
         }
-        mean.without_signed_zero()
+        mean.without_odd_zero()
     }
 
     /// The same number on the other side of zero.
     #[must_use]
     pub fn negated(&self) -> Self {
-        Self { negative: !self.negative, ..*self }.without_signed_zero()
+        Self { negative: !self.negative, ..*self }.without_odd_zero()
     }
 
     /// The number of these digits, of which the first may be zeros.
@@ -193,8 +193,10 @@ impl Decimal {
         usize::try_from(top - 1 - place).ok().and_then(|index| self.used().get(index)).copied().unwrap_or(0)
     }
 
-    fn without_signed_zero(self) -> Self {
-        Self { negative: self.is_negative(), ..self }
+    /// What was worked out: neither `-0` nor `0e3`.
+    fn without_odd_zero(self) -> Self {
+        let exponent = if self.length == 0 { self.exponent.min(0) } else { self.exponent };
+        Self { negative: self.is_negative(), exponent, ..self }
     }
 
     /// Without the zeros at its end.

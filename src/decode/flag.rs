@@ -83,7 +83,7 @@ fn most(quantity: Quantity, register: bool) -> i32 {
         // 110 kV, measured through transformers.
         Quantity::Voltage | Quantity::VoltageL1L2 | Quantity::VoltageL2L3 | Quantity::VoltageL3L1 => 6,
         Quantity::Current | Quantity::CurrentOfPhases => 5,
-        Quantity::Frequency => 3,
+        Quantity::Frequency => 2,
         // Some devices write percent.
         Quantity::PowerFactor => 3,
         _ => 9,

@@ -41,6 +41,8 @@ pub struct Decoded {
     pub again_ms: Option<i64>,
     /// Whether there is no time because what the device wrote in its place cannot be read, or is none.
     pub time_unread: bool,
+    /// Values that its mapping neither takes nor ignores.
+    pub left_over: usize,
     /// Only a part of what the device says at this time: how long the rest is waited for. None: it is all of it.
     pub partial: Option<Duration>,
     /// Whether the payload can be told from every other of its device.
@@ -62,12 +64,14 @@ pub struct Measurement {
     pub flag: Option<Flag>,
     /// What the source measures it in, where its code does not say.
     pub own_unit: Option<&'static str>,
+    /// Worked out of others by the agent.
+    pub derived: bool,
 }
 
 impl Measurement {
     /// Of a value of which nothing else is known.
     pub fn new(code: Code, value: Value) -> Self {
-        Self { code, value, time: None, flag: None, own_unit: None }
+        Self { code, value, time: None, flag: None, own_unit: None, derived: false }
     }
 
     /// What the value is in: by its code, else as the source says.

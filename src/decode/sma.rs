@@ -24,6 +24,7 @@ pub(super) fn decode(source: &str, bytes: &[u8]) -> Result<Decoded, Reason> {
         device: document.device(source),
         measured_ms: document.measured().map(|seconds| seconds * 1000),
         again_ms: None,
+        left_over: 0,
         time_unread: document.time_unread && document.measured().is_none(),
         partial: None,
         self_identified: document.uptime,

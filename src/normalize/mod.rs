@@ -17,7 +17,7 @@ use crate::decode::decimal::Decimal;
 use crate::decode::mapping::Unit;
 use crate::decode::write::Object;
 use crate::decode::{Code, Decoded, Flag, Measurement, Value};
-use crate::obis::Obis;
+use crate::obis::{Kind, Obis};
 
 /// Characters of a foreign code's name, before its digest.
 const FOREIGN: usize = 40;
@@ -61,13 +61,13 @@ pub fn document(content: &Content<'_>) -> Bytes {
     let mut names = HashSet::new();
     for measurement in content.measurements {
         let name = free(name(&measurement.code), &names);
-        measurements.raw(&name, entry(measurement, content.measured_ms, false));
+        measurements.raw(&name, entry(measurement, content.measured_ms));
         names.insert(name);
     }
     if let Some(net) = net_power(content.measurements) {
         let name = name(&net.code);
         if names.insert(name.clone()) {
-            measurements.raw(&name, entry(&net, content.measured_ms, true));
+            measurements.raw(&name, entry(&net, content.measured_ms));
         }
     }
     document.raw("measurements", measurements.end());
@@ -116,7 +116,7 @@ fn time(ms: i64) -> String {
 }
 
 /// One measurement: its code, value, unit and meaning, and what is odd about it.
-fn entry(measurement: &Measurement, measured_ms: Option<i64>, derived: bool) -> String {
+fn entry(measurement: &Measurement, measured_ms: Option<i64>) -> String {
     let mut entry = Object::new();
     let meaning = match &measurement.code {
         Code::Obis(code) => {
@@ -130,28 +130,33 @@ fn entry(measurement: &Measurement, measured_ms: Option<i64>, derived: bool) -> 
     };
     let unit = measurement.unit();
     // A meter's number is a name, also where it has only digits.
-    let is_number = unit.is_some() || matches!(measurement.value, Value::Number(_));
+    let measures = unit.is_some() || meaning.is_some_and(|meaning| meaning.kind != Kind::State);
+    let is_number = measures || matches!(measurement.value, Value::Number(_));
     match measurement.value.decimal().filter(|number| is_number && number.magnitude() <= Some(LARGEST)) {
-        Some(number) => entry.raw("value", number),
+        Some(number) => {
+            entry.raw("value", number);
+            unit.into_iter().for_each(|unit| entry.text("unit", unit));
+        }
+        // In whatever unit it is.
         None => entry.text("text", &measurement.value.to_string()),
     }
-    unit.into_iter().for_each(|unit| entry.text("unit", unit));
     meaning.into_iter().for_each(|meaning| entry.text("meaning", &meaning.to_string()));
-    let own = measurement.time.filter(|time| *time > 0 && Some(time.saturating_mul(1000)) != measured_ms);
+    let document = measured_ms.map(|ms| ms.div_euclid(1000));
+    let own = measurement.time.filter(|time| *time > 0 && Some(*time) != document);
     if let Some(seconds) = own
         && let Ok(own) = Timestamp::from_second(seconds)
     {
         entry.text("device_clock", &own.to_string());
     }
     measurement.judged().map(Flag::name).into_iter().for_each(|flag| entry.text("flag", flag));
-    if derived {
+    if measurement.derived {
         entry.raw("derived", true);
     }
     entry.end()
 }
 
 /// Import less export, where the device says both and not their difference.
-fn net_power(measurements: &[Measurement]) -> Option<Measurement> {
+pub fn net_power(measurements: &[Measurement]) -> Option<Measurement> {
     let find =
         |c| measurements.iter().find(|measurement| matches!(measurement.code, Code::Obis(code) if code.is(c, 7, 0)));
     let (import, export) = (find(1)?, find(2)?);
@@ -162,6 +167,7 @@ fn net_power(measurements: &[Measurement]) -> Option<Measurement> {
     let code = Code::Obis(Obis::new([1, 0, 16, 7, 0, 255]).ok()?);
     Some(Measurement {
         time: import.time.filter(|time| Some(*time) == export.time),
+        derived: true,
         ..Measurement::new(code, Value::Number(import_value.minus(&export_value)?))
     })
 }
@@ -210,6 +216,7 @@ pub fn read(bytes: &[u8]) -> Option<Decoded> {
         json: true,
         again_ms: None,
         time_unread: false,
+        left_over: 0,
         partial: None,
         measurements: entries.values().filter_map(measurement).collect(),
     })

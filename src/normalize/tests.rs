@@ -80,6 +80,8 @@ fn no_digit_is_lost() {
         assert!(document.contains(&format!(r#""value":{expected},"unit":"Wh""#)), "{written}: {document}");
         assert_valid(&document);
     }
+    let factor = normalized(Payload::Sma, br#"{"1-0:13.7.0":{"value":"0.95"}}"#);
+    assert!(factor.contains(r#""obis":"1-0:13.7.0","value":0.95,"meaning""#), "{factor}");
     let number = normalized(Payload::Sma, br#"{"0-0:96.1.0":{"value":"00123"},"x":{"value":"00123"}}"#);
     assert!(number.contains(r#""obis":"0-0:96.1.0","text":"00123""#), "a meter's number is a name: {number}");
     assert!(number.contains(r#""x_x":{"code":"x","text":"00123"}"#), "{number}");
@@ -102,6 +104,17 @@ fn gas_and_water_keep_their_unit() {
     let unknown = normalized(Payload::Sma, br#"{"gas":{"value":1,"unit":"furlong"},"1.8.0":{"value":1,"unit":"m3"}}"#);
     assert!(!unknown.contains("furlong") && !unknown.contains("m3"), "{unknown}");
     assert_valid(&unknown);
+}
+
+/// Promise 3: what is no number is said without a unit: nobody has converted it.
+#[test]
+fn a_text_has_no_unit() {
+    let zone = jiff::tz::TimeZone::UTC;
+    let preset = crate::config::Preset::named("tasmota-sml").expect("a preset").mapping(zone);
+    let payload = Payload::Mapped(std::sync::Arc::new(preset));
+    let document = normalized(payload, br#"{"Time":"2026-11-24T05:16:13","eHZ":{"Total_in":"34507,4761","Power":1}}"#);
+    assert!(document.contains(r#""text":"34507,4761","meaning""#), "{document}");
+    assert_valid(&document);
 }
 
 /// Promise 9: what was not measured is marked, and nothing is worked out of values that cannot be.

@@ -20,7 +20,7 @@ use crate::source::modbus_answer::Malformed;
 use crate::source::modbus_fault::Fault;
 use crate::source::modbus_wire::Wire;
 use crate::source::registers::{self, Block, MAX_BLOCK};
-use crate::source::sunspec::{BASES, COMMON_LENGTH, Chain, Common, MARKER, Model, meter_words};
+use crate::source::sunspec::{BASES, COMMON_LENGTH, Chain, Common, MARKER, Model, is_meter, meter_words};
 use crate::source::sunspec_meter::{self, FLOAT_LENGTH, INTEGER_LENGTH};
 
 /// A model's id and length.
@@ -55,9 +55,12 @@ impl Identity {
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SunSpec { meter, common, .. } => {
+            Self::SunSpec { meter, common, models, .. } => {
                 let words = meter_words(meter.id);
-                write!(f, "{common}, SunSpec model {} ({words}) at register {}", meter.id, meter.address - 2)
+                write!(f, "{common}, SunSpec model {} ({words}) at register {}", meter.id, meter.address - 2)?;
+                let others = models.iter().filter(|model| is_meter(model.id) && *model != meter);
+                let others: Vec<_> = others.map(|model| format!("{} at {}", model.id, model.address - 2)).collect();
+                if others.is_empty() { Ok(()) } else { write!(f, "; not read: its meter {}", others.join(", ")) }
             }
             Self::Registers { registers, blocks } => {
                 write!(f, "{} registers of the configuration, in {} requests", registers.len(), blocks.len())

@@ -58,6 +58,8 @@ pub fn judge(answer: &Answer, wanted: Wanted, has_key: bool) -> Result<(), Troub
         401 | 403 => return Err(Trouble::Key { status: answer.status, has_key }),
         404 => return Err(Trouble::Paths),
         204 => return Err(Trouble::Empty),
+        // An answer to a question that nobody asked: nothing has changed since.
+        304 => return Err(Trouble::Status(304)),
         status @ 300..=399 => return Err(Trouble::Redirect { status, to: answer.location.clone() }),
         status @ (429 | 503) => return Err(Trouble::Busy(status)),
         status @ 500..=599 => return Err(Trouble::Failing(status)),
@@ -94,8 +96,11 @@ fn json(answer: &Answer) -> Result<(), Trouble> {
         return Err(Trouble::Html);
     }
     let text = std::str::from_utf8(&answer.body).map_err(|_| Trouble::NotUtf8)?;
+    if text.starts_with('\u{feff}') {
+        return Err(Trouble::NotJson("a byte order mark (U+FEFF) stands in front".to_owned()));
+    }
     // UTF-16 and UTF-32 of plain letters are UTF-8 too, with a NUL between them.
-    if text.contains('\0') {
+    if text.trim_end_matches('\0').contains('\0') {
         return Err(Trouble::NotUtf8);
     }
     match serde_json::from_str::<IgnoredAny>(text) {

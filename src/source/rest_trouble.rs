@@ -157,7 +157,7 @@ impl Trouble {
             Self::Tls(_) => "is this its port for TLS? meterferry doctor shows its certificate",
             Self::Untrusted(_) => {
                 "devices sign their certificates themselves: set source.tls.fingerprint to what meterferry doctor shows, or \
-                 name its authority in source.tls.ca_file"
+                 name its authority in source.tls.ca_file (if one is named there, it is another)"
             }
             Self::Certificate { remembered: false, .. } => {
                 "if you know why (a new device, a reset), set source.tls.fingerprint to the new one; if not, somebody is in \
@@ -176,7 +176,7 @@ impl Trouble {
             }
             Self::Paths => "is REST switched on in the device? Another device's path is set with source.path",
             Self::Redirect { .. } => {
-                "write the address that it names in source.url; nothing is followed, and the key stays here"
+                "write the address that it names in source.url and source.path; nothing is followed, and the key stays here"
             }
             Self::Busy(_) => "it is asked more slowly; do others ask it too (it takes 3 connections)?",
             Self::Failing(_) => "if it lasts, restart the device",

@@ -66,15 +66,16 @@ fn normalized_documents_stand_for_themselves() {
 fn what_must_not_leave_never_lands_on_disk() {
     let key = tempfile::NamedTempFile::new().expect("a file");
     fs::write(key.path(), "a key of the household\n").expect("write");
-    let privacy = format!("[privacy]\ncodes = [\"1.8.0\", \"0-0:96.1.0\"]\npseudonym_key_file = {:?}", key.path());
+    let privacy =
+        format!("[privacy]\ncodes = [\"1.8.0\", \"16.7.0\", \"0-0:96.1.0\"]\npseudonym_key_file = {:?}", key.path());
     let mut line = Line::with(Kafka::shared(), "privacy", &Options::default(), |config, _| {
         config.kafka("format = \"normalized\"").table(&privacy)
     });
     line.start();
-    let secrets = ["SECRETNAME", "SECRETNUMBER", "4711815", "SECRETCODE", "SECRETRUBBISH"];
+    let secrets = ["SECRETNAME", "SECRETNUMBER", "4711815", "4711802", "SECRETCODE", "SECRETRUBBISH"];
     for number in 0..3 {
         let document = format!(
-            r#"{{"1-0:1.8.0":{{"value":{number}}},"1-0:1.7.0":{{"value":4711815}},"0-0:96.1.0":{{"value":"SECRETNUMBER"}},"SECRETCODE":{{"value":1}},"name":"SECRETNAME","sma_time":{number}.5}}"#
+            r#"{{"1-0:1.8.0":{{"value":{number}}},"1-0:1.7.0":{{"value":4711815}},"1-0:2.7.0":{{"value":4711802}},"0-0:96.1.0":{{"value":"SECRETNUMBER"}},"SECRETCODE":{{"value":1}},"name":"SECRETNAME","sma_time":{number}.5}}"#
         );
         mosquitto_pub(line.mosquitto.port(), "sma", document.as_bytes());
     }
@@ -99,7 +100,9 @@ fn what_must_not_leave_never_lands_on_disk() {
     for (number, record) in readings.iter().enumerate() {
         let value = json(record);
         let measurements = value["measurements"].as_object().expect("an object");
-        assert_eq!(measurements.keys().collect::<Vec<_>>(), ["active_energy_import"]);
+        assert_eq!(measurements.keys().collect::<Vec<_>>(), ["active_energy_import", "active_power_net"]);
+        // Worked out before what it is worked out of was taken away.
+        assert_eq!(measurements["active_power_net"]["value"], 13);
         assert_eq!(measurements["active_energy_import"]["value"], number);
         assert_eq!(value["device"], record.key);
         assert_eq!(record.key, readings[0].key);

@@ -116,6 +116,7 @@ mod tests {
             json: false,
             again_ms: None,
             time_unread: false,
+            left_over: 0,
             partial: None,
             measurements: vec![Measurement::new(Code::Other(code.to_owned()), Value::Text(value.to_string()))],
         }

@@ -21,6 +21,8 @@ const CODES: usize = 256;
 #[derive(Debug)]
 pub struct Thinning<T> {
     interval_ms: i64,
+    /// The interval that was under way at the last look.
+    under_way: i64,
     open: BTreeMap<String, Interval<T>>,
 }
 
@@ -55,13 +57,15 @@ pub struct Summary<T> {
 impl<T> Thinning<T> {
     pub fn new(interval: Duration) -> Self {
         let interval_ms = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
-        Self { interval_ms, open: BTreeMap::new() }
+        Self { interval_ms, under_way: i64::MIN, open: BTreeMap::new() }
     }
 
     /// Takes a reading of `now_ms` (milliseconds since 1970: intervals begin with the full minute). Intervals that it ends
-    /// are returned.
+    /// are returned. A reading that comes just behind the end of its interval, since it was still being gathered, counts
+    /// for the next one: alone it would be what must not be told.
     pub fn fold(&mut self, decoded: Decoded, came_with: T, now_ms: i64) -> Vec<Summary<T>> {
         let number = now_ms.div_euclid(self.interval_ms);
+        let number = if number.saturating_add(1) == self.under_way { self.under_way } else { number };
         let mut over = Vec::new();
         let device = decoded.device.clone();
         // Also where the clock was set back.
@@ -90,6 +94,7 @@ impl<T> Thinning<T> {
     /// All intervals that have ended at `now_ms`.
     pub fn over(&mut self, now_ms: i64) -> Vec<Summary<T>> {
         let number = now_ms.div_euclid(self.interval_ms);
+        self.under_way = number;
         let ended = |interval: &Interval<T>| interval.number < number;
         let devices: Vec<String> =
             self.open.iter().filter(|(_, interval)| ended(interval)).map(|(device, _)| device.clone()).collect();
@@ -171,9 +176,29 @@ mod tests {
             json: true,
             again_ms: None,
             time_unread: false,
+            left_over: 0,
             partial: None,
             measurements: vec![measurement("1-0:1.7.0", power), measurement("1-0:1.8.0", &energy.to_string())],
         }
+    }
+
+    /// `privacy.thin`: no reading of a moment comes out alone because it was still being gathered when its interval ended.
+    #[test]
+    fn a_late_value_counts_for_the_next_interval() {
+        let mut thinning = Thinning::new(Duration::from_secs(60));
+        for second in 0..58 {
+            assert!(thinning.fold(reading("d", "10", second), second, second as i64 * 1000).is_empty());
+        }
+        assert_eq!(thinning.over(60_001).len(), 1);
+        // Measured at 59 s, and gathered until 61 s.
+        assert!(thinning.fold(reading("d", "1000", 59), 59, 59_000).is_empty());
+        assert!(thinning.over(61_000).is_empty(), "not alone");
+        assert!(thinning.fold(reading("d", "20", 62), 62, 62_000).is_empty());
+        let over = thinning.over(120_001);
+        assert_eq!((over.len(), over[0].thinned.count), (1, 2));
+        // A clock that was set back by more begins another interval.
+        assert!(thinning.fold(reading("d", "20", 63), 63, 30_000_000).is_empty());
+        assert_eq!(thinning.fold(reading("d", "20", 64), 64, 0).len(), 1);
     }
 
     fn values(summary: &Summary<u64>) -> Vec<String> {

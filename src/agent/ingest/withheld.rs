@@ -41,6 +41,11 @@ impl Withheld {
         self.set
     }
 
+    /// Whether only some codes may leave.
+    pub fn chooses(&self) -> bool {
+        self.codes.is_some()
+    }
+
     /// The device's name as it may be known: a keyed hash of it (HMAC-SHA-256, 16 bytes, hexadecimal) where there is a key.
     pub fn device(&self, device: String) -> String {
         let Some(key) = &self.key else { return device };

@@ -77,6 +77,9 @@ impl Day {
 
     fn note_other(&mut self, record: &Record) {
         let name = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default());
+        if !matches!(record.content(), Content::Reading(_)) {
+            return;
+        }
         if self.others.len() < OTHERS && !name.is_empty() && !self.others.contains(&*name) {
             self.others.insert(name.into_owned());
         }
@@ -176,6 +179,8 @@ fn trimmed(cells: impl Iterator<Item = char>) -> String {
 }
 
 fn power(watts: f64) -> String {
+    // No -0.
+    let watts = if watts.abs() < 0.5 { 0.0 } else { watts };
     if watts.abs() >= 10_000.0 { format!("{:.1} kW", watts / 1000.0) } else { format!("{watts:.0} W") }
 }
 

@@ -146,7 +146,12 @@ fn style(value: Option<f64>, flowing: anstyle::Style) -> anstyle::Style {
 }
 
 fn cell(value: Option<f64>, decimals: usize) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.decimals$}"))
+    match value {
+        None => "-".to_owned(),
+        // Nobody measures so much: the row stays a row.
+        Some(value) if value.abs() >= 1e12 => format!("{value:.2e}"),
+        Some(value) => format!("{value:.decimals$}"),
+    }
 }
 
 fn covered(receipt: &DailyReceipt) -> String {

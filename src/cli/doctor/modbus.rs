@@ -102,8 +102,7 @@ fn reading(source: &Source, found: &Found, picture: &Picture) -> Check {
         if !picture.left_out.is_empty() {
             wrong.push(format!("no number: {}", picture.left_out.join(", ")));
         }
-        let hint =
-            "is the meter wired and set up right, and do types, word order and factors fit? They are kept, and flagged";
+        let hint = "is the meter wired and set up right, and do types, word order and factors fit? Numbers are kept and flagged, the others left out";
         return Check::warning("reading", format!("{message}; {}", wrong.join("; ")), hint);
     }
     Check::ok("reading", message)

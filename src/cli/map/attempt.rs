@@ -56,6 +56,7 @@ impl Attempt {
                     Row { path, measurement }
                 })
                 .collect(),
+            unmapped: left_over.len(),
             left_over,
             ignored: false,
             json: decoded.json,

@@ -27,6 +27,8 @@ pub struct Found {
     pub rows: Vec<Row>,
     /// Values that the table neither takes nor ignores, with their places; only where they were asked for.
     pub left_over: Vec<(String, String)>,
+    /// How many they are.
+    pub unmapped: usize,
     /// Whether it is a message that holds no measurement and is no mistake: by its topic, or another device's.
     pub ignored: bool,
     /// Whether the message is a JSON document.
@@ -117,6 +119,7 @@ impl<'m> Reader<'m> {
             unread_time: None,
             rows: Vec::new(),
             left_over: Vec::new(),
+            unmapped: 0,
             ignored: false,
             json: false,
         };
@@ -138,6 +141,7 @@ impl<'m> Reader<'m> {
     fn restart(&mut self) {
         self.found.rows.clear();
         self.found.left_over.clear();
+        self.found.unmapped = 0;
         (self.found.time, self.time_rank, self.values) = (None, usize::MAX, 0);
         self.found.unread_time = None;
     }
@@ -258,6 +262,7 @@ impl<'m> Reader<'m> {
     }
 
     fn leave(&mut self, keys: &[Cow<'_, str>], value: String) {
+        self.found.unmapped += 1;
         if self.explain && self.found.left_over.len() < LEFT_OVER {
             self.found.left_over.push((shown(keys), value));
         }
@@ -265,7 +270,7 @@ impl<'m> Reader<'m> {
 
     fn finish(mut self) -> Result<Found, Reason> {
         if self.found.rows.is_empty() && self.table.other_devices && self.found.json {
-            return Ok(Found { ignored: true, left_over: Vec::new(), unread_time: None, ..self.found });
+            return Ok(Found { ignored: true, left_over: Vec::new(), unmapped: 0, unread_time: None, ..self.found });
         }
         if self.found.rows.is_empty() {
             return Err(Reason::NothingMapped { mapping: self.mapping.name.to_string(), values: self.values });
@@ -275,6 +280,10 @@ impl<'m> Reader<'m> {
             if let Some(row) = self.found.rows.iter_mut().find(own) {
                 row.measurement.time = Some(*seconds);
             }
+        }
+        // Of many messages one reading is made: each value keeps the time of its own.
+        if let (Shape::Topics, Some(time)) = (self.table.shape, self.found.time) {
+            self.found.rows.iter_mut().for_each(|row| row.measurement.time = Some(time.ms.div_euclid(1000)));
         }
         if self.found.time.is_some() || self.found.rows.iter().any(|row| row.measurement.time.is_some()) {
             self.found.unread_time = None;

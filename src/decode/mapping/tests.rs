@@ -147,7 +147,7 @@ fn variants() {
     insta::assert_snapshot!(text);
 }
 
-/// Promise 5: where lamps and sensors speak beside a plug, theirs are readings without measurements, kept and no mistake;
+/// Promise 5: where lamps and sensors speak beside a plug, theirs are no readings and no mistake;
 /// what is no document of any device is one.
 #[test]
 fn other_devices_on_the_same_topics() {
@@ -158,12 +158,30 @@ fn other_devices_on_the_same_topics() {
     assert!(decoded("tasmota-plug", "tele/lamp/SENSOR", br#"{"state":"ON"}"#).is_err());
 }
 
+/// Each value that has a message of its own keeps its own time.
+#[test]
+fn values_of_a_topic_each_keep_their_times() {
+    let value = |chn: &str, payload: &str| {
+        decoded("vzlogger", &format!("vzlogger/data/{chn}/raw"), payload.as_bytes()).expect("a value").measurements[0]
+            .time
+    };
+    assert_eq!(value("chn0", r#"{"timestamp":1795494000123,"value":12.5}"#), Some(1_795_494_000));
+    assert_eq!(value("chn0", "12.5"), None);
+}
+
+/// What a table takes no notice of is counted, so that it can be said.
+#[test]
+fn values_left_over_are_counted() {
+    let two = br#"{"Time":"2022-07-07T13:01:11","ENERGY":{"Power":[10,20],"Voltage":227}}"#;
+    assert_eq!(decoded("tasmota-plug", "tele/plug/SENSOR", two).expect("a reading").left_over, 2);
+}
+
 /// Promise 8: a time that cannot be read is told from none, and the reading is kept.
 #[test]
 fn times_that_cannot_be_read() {
     for (time, unread) in [
         ("\"soon\"", true),
-        ("\"1970-01-01T00:00:03\"", true),
+        ("\"1970-01-01T00:00:03\"", false),
         ("\"2022-07-07T13:01:11\"", false),
         ("\"\"", false),
         ("null", false),

@@ -13,6 +13,9 @@ use crate::decode::decimal::Decimal;
 /// Milliseconds from 1970 to the year 10000: what is later is no time at all.
 const END_OF_TIME: i64 = 253_402_300_800_000;
 
+/// No zone is further from UTC.
+const DAY_MS: i64 = 86_400_000;
+
 /// How a time is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeFormat {
@@ -59,7 +62,12 @@ impl TimeFormat {
                 Err(_) => local(text.parse().ok()?, zone)?,
             },
         };
-        (1..END_OF_TIME).contains(&read.ms).then_some(read)
+        // A clock that has not been set since it began to run shows 1970, in its own zone; a number of that says none.
+        let begin = match self {
+            Self::UnixSeconds | Self::UnixMilliseconds => 1,
+            Self::Rfc3339 | Self::Local => -DAY_MS,
+        };
+        (begin..END_OF_TIME).contains(&read.ms).then_some(read)
     }
 }
 
@@ -102,7 +110,8 @@ mod tests {
             (Local, "2022-07-07T13:01:11Z", Some("2022-07-07T13:01:11Z")),
             (Local, "2022-07-07T13:01:11+05:00", Some("2022-07-07T08:01:11Z")),
             (Local, "2022-13-07T13:01:11", None),
-            (Local, "1970-01-01T00:00:03", None),
+            (Local, "1970-01-01T00:00:03", Some("1969-12-31T23:00:03Z")),
+            (Local, "1969-12-30T00:00:03", None),
             (Local, "", None),
         ] {
             assert_eq!(read(format, text), time.map(|time| (time.to_owned(), None)), "{text}");
